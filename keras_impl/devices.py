@@ -1,0 +1,25 @@
+"""Where a model runs, and with which arithmetic."""
+
+import tensorflow as tf
+
+from parity.spec.errors import UsageError
+
+
+def select_device(name: str) -> str:
+    """Returns TensorFlow's name of a device, set up as the PyTorch side sets it up.
+
+    TensorFloat-32 is off, and GPU memory is taken as it is needed.
+
+    Args:
+        name: "cpu", "gpu", or "auto" for the GPU where there is one.
+
+    Raises:
+        UsageError: a GPU is asked for and TensorFlow sees none.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if name == "gpu" and not gpus:
+        raise UsageError("TensorFlow sees no GPU here; --device cpu or auto would do")
+    return "/GPU:0" if gpus and name != "cpu" else "/CPU:0"

@@ -1,0 +1,95 @@
+"""A Keras model's weights in the common form: PyTorch's names and layout."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_impl.tracing import (
+    flattened_maps,
+    input_shape,
+    named_layers,
+    record_calls,
+)
+from parity.spec import layouts
+from parity.spec.errors import WeightMismatch
+
+
+class Weight(NamedTuple):
+    """One variable, its place in the model and its layout in the common form."""
+
+    path: str
+    variable: keras.Variable
+    layout: layouts.Layout
+
+
+def named_weights(model: keras.Model) -> list[Weight]:
+    """Returns every weight of a model, parameters and state alike.
+
+    Raises:
+        WeightMismatch: a weight has no layout rule or hangs on no attribute.
+        UsageError: the model is not built.
+    """
+    flattened = flattened_shapes(model)
+    weights = []
+    for path, layer in named_layers(model).items():
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
+            layout = layouts.find(
+                path,
+                type(layer).__name__,
+                variable.name,
+                tuple(variable.shape),
+                flattened.get(path),
+            )
+            weights.append(Weight(f"{path}.{variable.name}", variable, layout))
+    found = {id(weight.variable) for weight in weights}
+    lost = [variable.path for variable in model.weights if id(variable) not in found]
+    if lost:
+        raise WeightMismatch(f"weights that hang on no layer attribute: {lost}")
+    return weights
+
+
+def flattened_shapes(model: keras.Model) -> dict[str, tuple[int, int, int]]:
+    """Returns (H, W, C) of the map that was flattened into a dense layer, by path.
+
+    Found by running the model on one blank image.
+    """
+    blank = np.zeros((1, *input_shape(model)[1:]), model.compute_dtype)
+    with record_calls(model) as calls:
+        model(blank, training=False)
+    maps = [before for before, _ in flattened_maps(calls)]
+    return {call.name: map for call, map in zip(calls, maps, strict=True) if map}
+
+
+def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns every weight in the common form, without copying where that can be."""
+    return {
+        weight.layout.name: weight.layout.to_torch(weight.variable.numpy())
+        for weight in named_weights(model)
+    }
+
+
+def load_state_dict(
+    model: keras.Model, tensors: dict[str, np.ndarray], source: str
+) -> list[layouts.Layout]:
+    """Copies weights in the common form into a model, all of them or none.
+
+    Args:
+        model: a built model.
+        tensors: name to array.
+        source: what to call the tensors' origin in an error.
+
+    Returns:
+        The layout of each tensor, in the model's order.
+
+    Raises:
+        WeightMismatch: lists what is missing, left over or misshapen; the model is
+            as it was.
+    """
+    weights = named_weights(model)
+    wanted = {weight.layout.name: weight.layout.torch_shape for weight in weights}
+    layouts.check(wanted, {k: tuple(t.shape) for k, t in tensors.items()}, source)
+    for weight in weights:
+        array = weight.layout.to_keras(tensors[weight.layout.name])
+        weight.variable.assign(np.ascontiguousarray(array))
+    return [weight.layout for weight in weights]

@@ -1,0 +1,85 @@
+"""Runs any model in another floating-point type or on another device, and undoes it."""
+
+import contextlib
+from collections.abc import Iterator
+
+from parity.frameworks import keras, tf, torch
+from keras_impl.devices import select_device as select_keras_device
+from torch_impl.devices import select_device as select_torch_device
+
+
+@contextlib.contextmanager
+def keras_as(model: keras.Model, dtype: str, device: str) -> Iterator[keras.Model]:
+    """Turns a Keras model into one of another type and device while inside.
+
+    The model itself is changed and put back, since one that is subclassed cannot be
+    copied in general: its variables are exchanged for others, its layers' policies
+    and the default floating-point type likewise.
+
+    Args:
+        model: a built model on the TensorFlow backend.
+        dtype: "float32" or "float64".
+        device: "cpu" or "gpu".
+    """
+    undo = []
+
+    def put(owner: object, attribute: str, value: object) -> None:
+        undo.append((owner, attribute, getattr(owner, attribute)))
+        setattr(owner, attribute, value)
+
+    floatx = keras.config.floatx()
+    try:
+        with tf.device(select_keras_device(device)):
+            keras.config.set_floatx(dtype)
+            for variable in model.variables:
+                value = variable.value
+                if value.dtype.is_floating:
+                    value = tf.cast(value, dtype)
+                    put(variable, "_dtype", dtype)
+                value = tf.Variable(value, trainable=variable.trainable)
+                put(variable, "_value", value)
+            for layer in model._flatten_layers():
+                if keras.backend.is_float_dtype(layer.compute_dtype):
+                    put(layer, "dtype_policy", keras.DTypePolicy(dtype))
+                if isinstance(layer, keras.Model):
+                    for tensor in getattr(layer, "inputs", None) or []:
+                        put(tensor, "_dtype", dtype)
+            yield model
+    finally:
+        keras.config.set_floatx(floatx)
+        for owner, attribute, value in reversed(undo):
+            setattr(owner, attribute, value)
+
+
+@contextlib.contextmanager
+def torch_as(
+    model: torch.nn.Module, dtype: str, device: str
+) -> Iterator[torch.nn.Module]:
+    """Turns a PyTorch model into one of another type and device while inside.
+
+    Put back as it was, like the Keras model: a copy would lose a forward function
+    that its owner has replaced.
+
+    Args:
+        model: any module.
+        dtype: "float32" or "float64".
+        device: "cpu" or "gpu".
+    """
+    parameters = [(p, p.data, p.grad) for p in model.parameters()]
+    modules = [(m, m.training, dict(m._buffers)) for m in model.modules()]
+    try:
+        for parameter, data, _ in parameters:
+            parameter.grad = None
+            parameter.data = data.clone()
+        for module, _, buffers in modules:
+            copies = {k: b if b is None else b.clone() for k, b in buffers.items()}
+            module._buffers.update(copies)
+        yield model.to(select_torch_device(device), getattr(torch, dtype))
+    finally:
+        for parameter, data, gradient in parameters:
+            parameter.grad = None
+            parameter.data = data
+            parameter.grad = gradient
+        for module, training, buffers in modules:
+            module.training = training
+            module._buffers.update(buffers)

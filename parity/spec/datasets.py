@@ -1,0 +1,257 @@
+"""The catalogue of data sets, and what both sides do alike to their pixels.
+
+Images are uint8 (N, H, W, C) in 0 to 255, labels int64 (N,), until a side turns them
+into tensors of its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from parity.spec.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One data set: where it comes from and what it holds.
+
+    Attributes:
+        source: who made it and where it is found.
+        image_shape: (H, W, C) of the original images.
+        classes: class names, by label.
+        train_size: number of training images.
+        test_size: number of test images.
+        files: file name to MD5 of what torchvision downloads; empty when embedded.
+    """
+
+    source: str
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    train_size: int
+    test_size: int
+    files: dict[str, str]
+
+
+DIGITS = tuple("0123456789")
+CATALOGUE = {
+    "digits": DatasetSpec(
+        source="Alpaydin & Kaynak 1998, UCI; the test part, as in scikit-learn",
+        image_shape=(8, 8, 1),
+        classes=DIGITS,
+        train_size=1_437,
+        test_size=360,
+        files={},
+    ),
+    "mnist": DatasetSpec(
+        source="LeCun, Cortes & Burges, http://yann.lecun.com/exdb/mnist/",
+        image_shape=(28, 28, 1),
+        classes=DIGITS,
+        train_size=60_000,
+        test_size=10_000,
+        files={
+            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+    ),
+    "fashion_mnist": DatasetSpec(
+        source="Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747",
+        image_shape=(28, 28, 1),
+        classes=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        train_size=60_000,
+        test_size=10_000,
+        files={
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images of one size, and how to normalise them.
+
+    Attributes:
+        train_images: uint8 (N, H, W, C).
+        train_labels: int64 (N,).
+        test_images: uint8 (N, H, W, C).
+        test_labels: int64 (N,).
+        mean: per channel, of the training images scaled to 0 to 1.
+        std: likewise.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def find(name: str) -> DatasetSpec:
+    """Returns a data set's entry in the catalogue.
+
+    Raises:
+        UsageError: there is no such data set.
+    """
+    if name not in CATALOGUE:
+        raise unknown("data set", name, CATALOGUE)
+    return CATALOGUE[name]
+
+
+def load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns scikit-learn's digits as train and test images and labels.
+
+    The split is stratified and always the same: 1,437 to train, 360 to test.
+    """
+    from sklearn.datasets import load_digits as load_bundled_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_bundled_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    labels = digits.target.astype(np.int64)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=360, stratify=labels, random_state=0
+    )
+    return images[train], labels[train], images[test], labels[test]
+
+
+def canonical_order(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the indices that sort images by their bytes, then by label.
+
+    The same images come in another order from tensorflow-datasets (which shuffles
+    what it writes) than from the original files; sorted, they are in the same order.
+    """
+    rows = np.column_stack([images.reshape(len(images), -1), labels.astype(np.uint8)])
+    keys = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1])))
+    return np.argsort(keys.ravel(), kind="stable")
+
+
+def prepare(
+    name: str,
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    height: int,
+    width: int,
+) -> Dataset:
+    """Returns a data set brought to one order and size, with its statistics.
+
+    Args:
+        name: a name in the catalogue.
+        arrays: train images and labels, test images and labels.
+        height: of the images wanted, in pixels.
+        width: likewise.
+    """
+    parts = []
+    for images, labels in (arrays[:2], arrays[2:]):
+        order = canonical_order(images, labels)
+        parts += [resize(images[order], height, width), labels[order].astype(np.int64)]
+    mean, std = channel_mean_std(parts[0])
+    return Dataset(name, find(name).classes, *parts, mean, std)
+
+
+def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns uint8 images (N, H, W, C) at another size: Pillow's bilinear filter."""
+    from PIL import Image
+
+    if images.shape[1:3] == (height, width):
+        return images
+    resized = np.empty((len(images), height, width, images.shape[3]), np.uint8)
+    for image, target in zip(images, resized, strict=True):
+        for channel in range(images.shape[3]):
+            plane = Image.fromarray(image[..., channel])
+            plane = plane.resize((width, height), Image.Resampling.BILINEAR)
+            target[..., channel] = np.asarray(plane)
+    return resized
+
+
+def channel_mean_std(
+    images: np.ndarray, batch_size: int = 256
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns each channel's mean and standard deviation of images scaled to 0 to 1.
+
+    As the lecture computes them: the means of the batches' means and of their mean
+    squares, so that a last batch that is not full weighs as much as a full one.
+    """
+    means, squares = [], []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size].astype(np.float64) / 255
+        means.append(batch.mean(axis=(0, 1, 2)))
+        squares.append(np.square(batch).mean(axis=(0, 1, 2)))
+    mean = np.mean(means, axis=0)
+    std = np.sqrt(np.mean(squares, axis=0) - mean**2)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def normalise(
+    images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
+) -> np.ndarray:
+    """Returns (images / 255 - mean) / std in float32."""
+    scaled = images.astype(np.float32) / np.float32(255)
+    return (scaled - np.float32(mean)) / np.float32(std)
+
+
+def epoch_batches(
+    size: int, batch_size: int, *, drop_last: bool, seed: int, epoch: int
+) -> Iterator[np.ndarray]:
+    """Yields the indices of each batch of one epoch: the same on both sides.
+
+    Args:
+        size: number of training images.
+        batch_size: images per batch.
+        drop_last: leave out a last batch that is not full.
+        seed: of the run.
+        epoch: from 0; each has a permutation of its own.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(size)
+    stop = size - size % batch_size if drop_last else size
+    for start in range(0, stop, batch_size):
+        yield order[start : start + batch_size]
+
+
+def missing_files(name: str, data_dir: Path, looked_for: str, reason: str) -> Exception:
+    """Returns the error for a data set that is neither here nor to be downloaded."""
+    reason = " ".join(reason.split())[:200]
+    return UsageError(
+        f"{name} is not in {data_dir} (looked for {looked_for}) and could not be "
+        f"downloaded ({reason}); --dataset digits needs no files"
+    )
+
+
+def read_image(path: Path, height: int, width: int, in_channels: int) -> np.ndarray:
+    """Returns an image file as uint8 (1, height, width, in_channels), 1 or 3 channels.
+
+    Raises:
+        UsageError: the file is missing or is not an image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if in_channels not in (1, 3):
+        raise UsageError(f"image files have 1 or 3 channels, not {in_channels}")
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L" if in_channels == 1 else "RGB"))
+    except FileNotFoundError:
+        raise UsageError(f"no such image file: {path}") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise UsageError(f"not an image file: {path} ({error})") from None
+    pixels = pixels.reshape(1, *pixels.shape[:2], in_channels)
+    return resize(pixels, height, width)

@@ -1,0 +1,22 @@
+"""Errors that a user can mend: one line that names the value and what would do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """A wrong name, number, file or combination; programs exit with code 2."""
+
+
+class WeightMismatch(UsageError):
+    """Two sets of tensors that are not one to one; lists every one that is not."""
+
+
+def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
+    """Returns the error for a name that is not among the choices, near ones first."""
+    choices = list(choices)
+    near = difflib.get_close_matches(value, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return UsageError(
+        f"unknown {kind} {value!r}; {hint}choose from {', '.join(choices)}"
+    )

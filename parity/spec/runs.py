@@ -1,0 +1,219 @@
+"""The run folder: what a training leaves behind, the same from both sides.
+
+args.json             arguments, versions, device, normalisation
+metrics.jsonl         one line per epoch
+initial.safetensors   weights before the first step, in the common form
+final.safetensors     weights after the last
+model.keras|model.pt  the framework's own checkpoint
+curves.png            loss and accuracy per epoch
+predictions.png       25 test images with prediction and label
+"""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from parity.spec import datasets, files, pictures, recipes
+from parity.spec.datasets import Dataset
+from parity.spec.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a training is asked to do; the fields are the command line's flags."""
+
+    model: str
+    dataset: str
+    data_dir: Path
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    seed: int = 0
+    weights: Path | None = None
+    device: str = "auto"
+    output: Path | None = None
+    quiet: bool = False
+
+
+def options(model: str, **changes: object) -> Options:
+    """Returns the recipe's options of a model, with changes."""
+    recipe = recipes.find(model)
+    defaults = {
+        "dataset": recipe.dataset,
+        "data_dir": Path("data"),
+        "image_size": recipe.image_size,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "optimizer": recipe.optimizer,
+        "learning_rate": recipe.learning_rate,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    return Options(model, **(defaults | given))
+
+
+class Run:
+    """A run folder that is being written, and the lines that the user sees."""
+
+    def __init__(self, options: Options, framework: str, versions: dict[str, str]):
+        """Makes the folder.
+
+        Raises:
+            UsageError: the folder holds a run already or cannot be made.
+        """
+        self.options = options
+        self.framework = framework
+        self.versions = versions
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        default = Path("runs") / f"{options.model}-{framework}-{stamp}"
+        self.folder = Path(options.output or default)
+        if (self.folder / "args.json").exists():
+            raise UsageError(
+                f"{self.folder} holds a run already; choose another --output"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make {self.folder}: {error.strerror}") from None
+        self.epochs = []
+
+    def start(self, dataset: Dataset, device: str, parameters: int) -> None:
+        """Writes args.json and says what is about to be trained."""
+        arguments = asdict(self.options) | {
+            "framework": self.framework,
+            "device": device,
+            "parameters": parameters,
+            "classes": dataset.classes,
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "versions": {"python": platform.python_version()} | self.versions,
+        }
+        text = json.dumps(arguments, indent=2, default=str)
+        self.save("args.json", lambda path: path.write_text(text, "utf-8"))
+        train, test = len(dataset.train_images), len(dataset.test_images)
+        self.say(
+            f"{self.options.model} ({parameters:,} parameters) in {self.framework} on "
+            f"{device}: {dataset.name}, {train:,} training and {test:,} test images"
+        )
+
+    def batch_order(self, size: int, epoch: int) -> list[np.ndarray]:
+        """Returns the indices of each batch of one epoch (from 0)."""
+        options = self.options
+        drop_last = recipes.find(options.model).drop_last
+        order = datasets.epoch_batches(
+            size,
+            options.batch_size,
+            drop_last=drop_last,
+            seed=options.seed,
+            epoch=epoch,
+        )
+        return list(order)
+
+    def progress(self, batches: Iterable, steps: int, epoch: int) -> Iterable:
+        """Returns the batches, under a progress bar on a terminal."""
+        from tqdm import tqdm
+
+        hidden = self.options.quiet or not sys.stderr.isatty()
+        label = f"epoch {epoch + 1}/{self.options.epochs}"
+        return tqdm(batches, label, steps, leave=False, disable=hidden, unit="step")
+
+    def log(self, **metrics: float) -> None:
+        """Adds an epoch's line to metrics.jsonl and says it."""
+        self.epochs.append({"epoch": len(self.epochs) + 1} | metrics)
+        lines = "".join(f"{json.dumps(epoch)}\n" for epoch in self.epochs)
+        self.save("metrics.jsonl", lambda path: path.write_text(lines, "utf-8"))
+        values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self.say(f"epoch {len(self.epochs)}/{self.options.epochs}  {values}")
+
+    def finish(self, dataset: Dataset, predictions: np.ndarray) -> float:
+        """Draws the pictures and says the last line; returns the test accuracy."""
+        self.save("curves.png", lambda path: pictures.draw_curves(self.epochs, path))
+        images, labels = dataset.test_images, dataset.test_labels
+        self.save(
+            "predictions.png",
+            lambda path: pictures.draw_predictions(
+                images, labels, predictions, dataset.classes, path
+            ),
+        )
+        accuracy = float(np.mean(predictions == labels))
+        print(f"test accuracy {accuracy:.4f}, run in {self.folder}", flush=True)
+        return accuracy
+
+    def save(self, name: str, write: Callable[[Path], object]) -> None:
+        """Writes one of the folder's files, whole or not at all."""
+        files.write_atomically(self.folder / name, write)
+
+    def save_weights(
+        self, name: str, tensors: dict[str, np.ndarray], dataset: Dataset
+    ) -> None:
+        """Writes weights in the common form, with what is needed to use them."""
+        shape = recipes.Shape(
+            *dataset.train_images.shape[1:], num_classes=len(dataset.classes)
+        )
+        metadata = describe(self.options.model, shape, dataset)
+        files.save_weights(self.folder / f"{name}.safetensors", tensors, metadata)
+
+    def say(self, line: str) -> None:
+        """Prints a line unless the run is quiet."""
+        if not self.options.quiet:
+            print(line, flush=True)
+
+
+def describe(
+    model: str, shape: recipes.Shape, dataset: Dataset | None
+) -> dict[str, str]:
+    """Returns a weights file's metadata, each value as JSON."""
+    facts = {"model": model} | asdict(shape)
+    if dataset is not None:
+        facts |= {
+            "dataset": dataset.name,
+            "classes": dataset.classes,
+            "mean": dataset.mean,
+            "std": dataset.std,
+        }
+    return {name: json.dumps(value) for name, value in facts.items()}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained weights in the common form, and what is needed to use them."""
+
+    path: Path
+    tensors: dict[str, np.ndarray]
+    model: str
+    shape: recipes.Shape
+    dataset: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def find_trained(path: Path) -> Trained:
+    """Returns the final weights of a run folder, or those of a weights file.
+
+    Raises:
+        UsageError: there is no such run or file, or it does not say its model.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "final.safetensors"
+    tensors, metadata = files.load_weights(path)
+    try:
+        facts = {name: json.loads(value) for name, value in metadata.items()}
+        shape = recipes.Shape(
+            *(facts[name] for name in recipes.Shape.__dataclass_fields__)
+        )
+        rest = (facts[name] for name in ("dataset", "classes", "mean", "std"))
+        return Trained(path, tensors, facts["model"], shape, *rest)
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"{path} does not say how it was trained ({error}); "
+            "give a run folder or the weights file of one"
+        ) from None
