@@ -23,8 +23,10 @@ def load(name: str, data_dir: Path, height: int, width: int) -> datasets.Dataset
     """
     datasets.find(name)
     if name == "digits":
-        return datasets.prepare(name, datasets.load_digits(), height, width)
-    return datasets.prepare(name, _read(name, data_dir), height, width)
+        arrays = datasets.load_digits(height, width)
+    else:
+        arrays = _read(name, data_dir)
+    return datasets.prepare(name, arrays, height, width)
 
 
 def _read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:

@@ -36,9 +36,28 @@ class Adam(keras.optimizers.Adam):
         self.assign_sub(variable, ops.cast(step_size, dtype) * mean / denominator)
 
 
+class SGD(keras.optimizers.SGD):
+    """SGD whose momentum is a number of the variable's type.
+
+    Keras rounds the constant to float32, also for float64 variables.
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep
+    learning", ICML 2013, equations 1 and 2.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Makes one step on one variable."""
+        step = ops.cast(learning_rate, variable.dtype) * gradient
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            momentum = ops.convert_to_tensor(self.momentum, variable.dtype)
+            step = step - momentum * velocity
+            self.assign(velocity, -step)
+        self.assign_sub(variable, step)
+
+
 def create_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
     """Returns an optimizer by its name in a recipe."""
     constants = OPTIMIZERS[name]
     if name == "adam":
         return Adam(learning_rate, **constants)
-    return keras.optimizers.SGD(learning_rate, **constants)
+    return SGD(learning_rate, **constants)

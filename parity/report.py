@@ -65,7 +65,7 @@ class Report:
         content = asdict(self)
         first = self.first_divergence
         content["first_divergence"] = first and asdict(first)
-        text = json.dumps(_finite(content), indent=2, allow_nan=False)
+        text = json.dumps(finite(content), indent=2, allow_nan=False)
         write_atomically(Path(path), lambda file: file.write_text(text, "utf-8"))
 
     def __str__(self) -> str:
@@ -100,9 +100,10 @@ def _name(layer: LayerReport) -> str:
     return f"{layer.keras_name} | {layer.torch_name}"
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
+    """Returns a nested value with "Infinity" for infinities, which JSON lacks."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     return "Infinity" if value == math.inf else value

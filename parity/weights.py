@@ -1,7 +1,8 @@
 """Copies weights between the two sides, and between their file formats."""
 
-import zipfile
 from pathlib import Path
+
+import numpy as np
 
 from parity.frameworks import keras, torch
 from keras_impl import create_model as create_keras_model
@@ -11,7 +12,7 @@ from parity.spec.errors import UsageError, WeightMismatch
 from torch_impl import create_model as create_torch_model
 from torch_impl import weights as torch_weights
 
-__all__ = ["SUFFIXES", "WeightMismatch", "convert", "copy_weights"]
+__all__ = ["SUFFIXES", "WeightMismatch", "convert", "copy_weights", "read_weights"]
 
 SUFFIXES = (".safetensors", ".weights.h5", ".keras", ".pt", ".pth")
 
@@ -51,6 +52,34 @@ def copy_weights(source: Model, target: Model) -> list[layouts.Layout]:
     return [weight.layout for weight in keras_weights.named_weights(keras_model)]
 
 
+def read_weights(
+    name: str, path: Path, shape: recipes.Shape
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns a model's weights from a file of any format, in the common form.
+
+    Args:
+        name: the model.
+        path: `.safetensors`, `.weights.h5`, `.keras`, or a `.pt`/`.pth` state_dict.
+        shape: the model's input and output.
+
+    Returns:
+        The tensors, and the metadata of a safetensors file.
+
+    Raises:
+        UsageError: another suffix, or a file that is missing or damaged.
+        WeightMismatch: a `.weights.h5` or `.keras` file of another network.
+    """
+    path = Path(path)
+    _check_suffix(path)
+    if not path.is_file():
+        raise UsageError(f"no such weights file: {path}")
+    if path.name.endswith(".safetensors"):
+        return files.load_weights(path)
+    if path.name.endswith((".pt", ".pth")):
+        return _read_torch(path), {}
+    return _read_keras(name, path, shape), {}
+
+
 def convert(
     name: str, source: Path, target: Path, shape: recipes.Shape
 ) -> list[layouts.Layout]:
@@ -58,7 +87,7 @@ def convert(
 
     Args:
         name: the model.
-        source: `.safetensors`, `.weights.h5`, `.keras`, or a `.pt`/`.pth` state_dict.
+        source: as in `read_weights`.
         target: likewise.
         shape: the model's input and output.
 
@@ -66,72 +95,70 @@ def convert(
         Each tensor's name, shapes and layout rule.
 
     Raises:
-        UsageError: a suffix that is none of these, a file that is missing, damaged or
-            of another model; an old target is as it was.
+        UsageError: as in `read_weights`; an old target is as it was.
+        WeightMismatch: the source is of another network.
     """
-    source, target = Path(source), Path(target)
-    for path in (source, target):
-        if not path.name.endswith(SUFFIXES):
-            raise UsageError(
-                f"{path} has no known suffix; choose from {', '.join(SUFFIXES)}"
-            )
-    if not source.is_file():
-        raise UsageError(f"no such weights file: {source}")
-    arguments = {
-        "num_classes": shape.num_classes,
-        "image_size": (shape.height, shape.width),
-        "in_channels": shape.in_channels,
-    }
-    keras_model = create_keras_model(name, **arguments)
-    torch_model = create_torch_model(name, **arguments)
-    metadata = runs.describe(name, shape, None)
-    if source.name.endswith((".weights.h5", ".keras")):
-        _load_keras(keras_model, source)
-        rows = copy_weights(keras_model, torch_model)
-    else:
-        if source.name.endswith(".safetensors"):
-            tensors, metadata = files.load_weights(source)
-            torch_weights.load_state_dict(torch_model, tensors, str(source))
-        else:
-            _load_torch(torch_model, source)
-        rows = copy_weights(torch_model, keras_model)
+    target = Path(target)
+    _check_suffix(target)
+    tensors, metadata = read_weights(name, source, shape)
+    keras_model = create_keras_model(name, **_arguments(shape))
+    rows = keras_weights.load_state_dict(keras_model, tensors, str(source))
     if target.name.endswith(".safetensors"):
-        tensors = torch_weights.state_dict(torch_model)
+        metadata = runs.describe(name, shape, None) | metadata
         files.save_weights(target, tensors, metadata)
     elif target.name.endswith(".weights.h5"):
         files.write_atomically(target, keras_model.save_weights)
     elif target.name.endswith(".keras"):
         files.write_atomically(target, keras_model.save)
     else:
+        torch_model = create_torch_model(name, **_arguments(shape))
+        torch_weights.load_state_dict(torch_model, tensors, str(source))
         state = torch_model.state_dict()
         files.write_atomically(target, lambda path: torch.save(state, path))
     return rows
 
 
-def _load_keras(model: keras.Model, path: Path) -> None:
+def _arguments(shape: recipes.Shape) -> dict[str, object]:
+    return {
+        "num_classes": shape.num_classes,
+        "image_size": (shape.height, shape.width),
+        "in_channels": shape.in_channels,
+    }
+
+
+def _check_suffix(path: Path) -> None:
+    if not path.name.endswith(SUFFIXES):
+        raise UsageError(
+            f"{path} has no known suffix; choose from {', '.join(SUFFIXES)}"
+        )
+
+
+def _read_keras(name: str, path: Path, shape: recipes.Shape) -> dict[str, np.ndarray]:
     try:
-        if path.name.endswith(".weights.h5"):
-            model.load_weights(path)
+        if path.name.endswith(".keras"):
+            model = keras.models.load_model(path, compile=False)
         else:
-            tensors = keras_weights.state_dict(keras.models.load_model(path))
-            keras_weights.load_state_dict(model, tensors, str(path))
-    except WeightMismatch:
-        raise
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"{path} does not fit {model.name}: {reason}") from None
+            model = create_keras_model(name, **_arguments(shape))
+            model.load_weights(path)
+    except Exception as error:
+        # Keras raises whatever its readers do: OSError, KeyError, ValueError, ...
+        raise WeightMismatch(f"{path} does not fit {name}: {_line(error)}") from None
+    return keras_weights.state_dict(model)
 
 
-def _load_torch(model: torch.nn.Module, path: Path) -> None:
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"{path} is not a PyTorch state_dict: {reason}") from None
+        # Likewise: UnpicklingError, RuntimeError, EOFError, ...
+        raise UsageError(f"{path} is no state_dict: {_line(error)}") from None
     if not isinstance(state, dict) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
-        raise UsageError(f"{path} is not a PyTorch state_dict: not a dict of tensors")
+        raise UsageError(f"{path} is no state_dict: it is not a dict of tensors")
     counter = torch_weights.COUNTER
-    tensors = {k: t.numpy() for k, t in state.items() if not k.endswith(counter)}
-    torch_weights.load_state_dict(model, tensors, str(path))
+    return {k: t.numpy() for k, t in state.items() if not k.endswith(counter)}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

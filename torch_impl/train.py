@@ -113,7 +113,7 @@ def run_epochs(model, optimizer, dataset, run, device):
     predict = make_predictor(model)
     for epoch in range(options.epochs):
         start = time.perf_counter()
-        order = run.batch_order(len(train_set[0]), epoch)
+        order = runs.batch_order(options, len(train_set[0]), epoch)
         losses = [
             train_step(images, labels) * len(labels)
             for images, labels in run.progress(

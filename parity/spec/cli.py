@@ -85,7 +85,35 @@ optimizer_name = one_of("optimizer", list(recipes.OPTIMIZERS))
 device_name = one_of("device", list(DEVICES))
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the model's name."""
+    parser.add_argument(
+        "model", type=model_name, metavar="MODEL", help=", ".join(recipes.names())
+    )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Adds what a training is made of; None stands for the recipe's value."""
+    _add_data(parser)
+    parser.add_argument("--image-size", type=positive, metavar="PIXELS")
+    parser.add_argument("--batch-size", type=positive, metavar="N")
+    parser.add_argument(
+        "--optimizer",
+        type=optimizer_name,
+        metavar="NAME",
+        help=", ".join(recipes.OPTIMIZERS),
+    )
+    parser.add_argument("--learning-rate", "--lr", type=positive_float, metavar="RATE")
+    parser.add_argument(
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="of the initial weights and the batch order (default: 0)",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         type=device_name,
@@ -105,6 +133,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir",
         type=Path,
+        default=Path("data"),
         metavar="DIR",
         help="where data sets are looked for and downloaded to (default: data)",
     )
@@ -115,34 +144,16 @@ def parse_train(program: str, arguments: list[str] | None = None) -> runs.Option
     flags = parser(
         program, "Train a network; whatever is not given comes from its recipe."
     )
-    flags.add_argument(
-        "model", type=model_name, metavar="MODEL", help=", ".join(recipes.names())
-    )
-    _add_data(flags)
-    flags.add_argument("--image-size", type=positive, metavar="PIXELS")
+    add_model(flags)
+    add_training(flags)
     flags.add_argument("--epochs", type=positive, metavar="N")
-    flags.add_argument("--batch-size", type=positive, metavar="N")
-    flags.add_argument(
-        "--optimizer",
-        type=optimizer_name,
-        metavar="NAME",
-        help=", ".join(recipes.OPTIMIZERS),
-    )
-    flags.add_argument("--learning-rate", "--lr", type=positive_float, metavar="RATE")
-    flags.add_argument(
-        "--seed",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="of the initial weights and the batch order (default: 0)",
-    )
     flags.add_argument(
         "--weights",
         type=Path,
         metavar="FILE",
         help="start from a run's .safetensors file, from either side",
     )
-    _add_common(flags)
+    _add_device(flags)
     flags.add_argument(
         "--output",
         type=Path,
@@ -151,12 +162,10 @@ def parse_train(program: str, arguments: list[str] | None = None) -> runs.Option
     )
     flags.add_argument("--quiet", action="store_true", help="print the last line only")
     given = vars(flags.parse_args(arguments))
-    recipe = recipes.find(given.pop("model"))
     try:
-        recipes.shape(recipe, image_size=given["image_size"])
+        return runs.options(given.pop("model"), **given)
     except UsageError as error:
         flags.error(str(error))
-    return runs.options(recipe.name, **given)
 
 
 def parse_evaluate(
@@ -166,9 +175,8 @@ def parse_evaluate(
     flags = parser(program, "Measure a trained network's loss and accuracy.")
     _add_run(flags)
     _add_data(flags)
-    flags.set_defaults(data_dir=Path("data"))
     flags.add_argument("--split", choices=("test", "train"), default="test")
-    _add_common(flags)
+    _add_device(flags)
     return flags.parse_args(arguments)
 
 
@@ -185,7 +193,7 @@ def parse_predict(
         metavar="IMAGE",
         help="any format Pillow reads; light strokes on dark, as in MNIST",
     )
-    _add_common(flags)
+    _add_device(flags)
     return flags.parse_args(arguments)
 
 

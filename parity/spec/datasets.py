@@ -118,19 +118,38 @@ def find(name: str) -> DatasetSpec:
     return CATALOGUE[name]
 
 
-def load_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def load_digits(
+    height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns scikit-learn's digits as train and test images and labels.
 
-    The split is stratified and always the same: 1,437 to train, 360 to test.
+    A digit is enlarged a whole number of times, without a filter, and centred, so
+    that it fills about four sevenths of the image (as it nearly does in MNIST). The
+    split is stratified and always the same: 1,437 to train, 360 to test.
+
+    Args:
+        height: of the images wanted, in pixels.
+        width: likewise.
+
+    Raises:
+        UsageError: the image is smaller than a digit.
     """
     from sklearn.datasets import load_digits as load_bundled_digits
     from sklearn.model_selection import train_test_split
 
     digits = load_bundled_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     labels = digits.target.astype(np.int64)
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    side = pixels.shape[1]
+    if min(height, width) < side:
+        raise UsageError(f"digits are {side}x{side} pixels; {height}x{width} is less")
+    factor = max(1, min(height, width) * 4 // 7 // side)
+    pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+    top, left = (height - side * factor) // 2, (width - side * factor) // 2
+    images = np.zeros((len(labels), height, width, 1), np.uint8)
+    images[:, top : top + side * factor, left : left + side * factor, 0] = pixels
     train, test = train_test_split(
-        np.arange(len(labels)), test_size=360, stratify=labels, random_state=0
+        np.arange(len(labels)), test_size=360, stratify=labels, random_state=42
     )
     return images[train], labels[train], images[test], labels[test]
 

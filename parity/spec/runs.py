@@ -43,9 +43,26 @@ class Options:
     quiet: bool = False
 
 
+def batch_order(options: Options, size: int, epoch: int) -> list[np.ndarray]:
+    """Returns the indices of each batch of one epoch (from 0) over `size` images."""
+    order = datasets.epoch_batches(
+        size,
+        options.batch_size,
+        drop_last=recipes.find(options.model).drop_last,
+        seed=options.seed,
+        epoch=epoch,
+    )
+    return list(order)
+
+
 def options(model: str, **changes: object) -> Options:
-    """Returns the recipe's options of a model, with changes."""
+    """Returns the recipe's options of a model, with changes; None changes nothing.
+
+    Raises:
+        UsageError: there is no such model or the image size does not suit it.
+    """
     recipe = recipes.find(model)
+    given = {name: value for name, value in changes.items() if value is not None}
     defaults = {
         "dataset": recipe.dataset,
         "data_dir": Path("data"),
@@ -55,8 +72,9 @@ def options(model: str, **changes: object) -> Options:
         "optimizer": recipe.optimizer,
         "learning_rate": recipe.learning_rate,
     }
-    given = {name: value for name, value in changes.items() if value is not None}
-    return Options(model, **(defaults | given))
+    result = Options(model, **(defaults | given))
+    recipes.shape(recipe, image_size=result.image_size)
+    return result
 
 
 class Run:
@@ -102,19 +120,6 @@ class Run:
             f"{self.options.model} ({parameters:,} parameters) in {self.framework} on "
             f"{device}: {dataset.name}, {train:,} training and {test:,} test images"
         )
-
-    def batch_order(self, size: int, epoch: int) -> list[np.ndarray]:
-        """Returns the indices of each batch of one epoch (from 0)."""
-        options = self.options
-        drop_last = recipes.find(options.model).drop_last
-        order = datasets.epoch_batches(
-            size,
-            options.batch_size,
-            drop_last=drop_last,
-            seed=options.seed,
-            epoch=epoch,
-        )
-        return list(order)
 
     def progress(self, batches: Iterable, steps: int, epoch: int) -> Iterable:
         """Returns the batches, under a progress bar on a terminal."""
