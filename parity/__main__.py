@@ -1,4 +1,4 @@
-"""The command line: `python -m parity compare|convert|train MODEL ...`.
+"""The command line: `python -m parity compare|convert|train|accuracy MODEL ...`.
 
 Exit code 0 when the two sides are equal (or differ by float32 rounding), 1 when they
 are different, 2 on wrong usage.
@@ -47,6 +47,15 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     length.add_argument("--epochs", type=cli.positive, metavar="N")
     cli.add_training(train)
     _add_precision(train)
+
+    accuracy = commands.add_parser(
+        "accuracy", help="whole trainings over several seeds, tested for equivalence"
+    )
+    cli.add_model(accuracy)
+    accuracy.add_argument("--seeds", type=cli.positive, default=5, metavar="N")
+    accuracy.add_argument("--epochs", type=cli.positive, metavar="N")
+    cli.add_training(accuracy)
+    cli.add_device(accuracy)
     return flags.parse_args(arguments)
 
 
@@ -96,23 +105,27 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from parity.commands import train_sides
 
-    options = runs.options(
-        arguments.model,
-        dataset=arguments.dataset,
-        data_dir=arguments.data_dir,
-        image_size=arguments.image_size,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        optimizer=arguments.optimizer,
-        learning_rate=arguments.learning_rate,
-        seed=arguments.seed,
-    )
     steps = None if arguments.epochs else arguments.steps or 100
-    report = train_sides(options, steps, dtype=arguments.dtype, device=arguments.device)
+    report = train_sides(
+        _options(arguments), steps, dtype=arguments.dtype, device=arguments.device
+    )
     print(report)
     if arguments.json:
         report.to_json(arguments.json)
     return int(report.verdict == "different")
+
+
+def _accuracy(arguments: argparse.Namespace) -> int:
+    from parity.equivalence import compare_accuracies
+
+    result = compare_accuracies(_options(arguments), arguments.seeds)
+    print(result)
+    return int(not result.equivalent)
+
+
+def _options(arguments: argparse.Namespace) -> runs.Options:
+    fields = set(runs.Options.__dataclass_fields__) & set(vars(arguments))
+    return runs.options(**{name: getattr(arguments, name) for name in fields})
 
 
 def _shape(arguments: argparse.Namespace) -> recipes.Shape:
@@ -127,7 +140,12 @@ def _shape(arguments: argparse.Namespace) -> recipes.Shape:
 def main() -> int:
     """Runs the command of the command line."""
     arguments = _arguments()
-    commands = {"compare": _compare, "convert": _convert, "train": _train}
+    commands = {
+        "compare": _compare,
+        "convert": _convert,
+        "train": _train,
+        "accuracy": _accuracy,
+    }
     return commands[arguments.command](arguments)
 
 

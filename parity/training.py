@@ -15,7 +15,6 @@ from keras_impl.optim import create_optimizer as create_keras_optimizer
 from keras_impl.train import compute_gradients as keras_gradients
 from keras_impl.train import make_predictor as make_keras_predictor
 from parity.comparison import (
-    FLOAT32_UNIT,
     TOLERANCES,
     relative_error,
     rounding_bounds,
@@ -28,8 +27,9 @@ from torch_impl.optim import create_optimizer as create_torch_optimizer
 from torch_impl.train import compute_gradients as torch_gradients
 from torch_impl.train import make_predictor as make_torch_predictor
 
-# Roundings of float32 are simulated in float64 this often; the largest effect counts.
-SIMULATIONS = 3
+# Trainings with float32's roundings are simulated in float64 this often; the largest
+# effect counts.
+SIMULATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _torch_steps(
     batches,
     settings: tuple,
     dtype: str,
-    rounding: torch.Generator | None = None,
+    rounding: tuple[float, torch.Generator] | None = None,
 ) -> Iterator[_State]:
     name, learning_rate, _ = settings
     optimizer = create_torch_optimizer(name, learning_rate, model.parameters())
@@ -230,7 +230,7 @@ def _torch_steps(
         loss, gradients = torch_gradients(model, images, labels.to(place))
         optimizer.step()
         if rounding is not None:
-            _round(model, rounding)
+            _round(model, *rounding)
         arrays = [gradient.cpu().numpy().copy() for gradient in gradients]
         state = torch_weights.state_dict(model)
         yield _State(
@@ -241,31 +241,34 @@ def _torch_steps(
         )
 
 
-def _round(model, generator: torch.Generator) -> None:
+def _round(model, amount: float, generator: torch.Generator) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.rand(parameter.shape, generator=generator) * 2 - 1
-            parameter.mul_(1 + FLOAT32_UNIT * noise.to(parameter))
+            parameter.mul_(1 + amount * noise.to(parameter))
 
 
 def _loss_bounds(model, batches, settings: tuple) -> list[float]:
     """Returns, for each step, the relative error of the loss that rounding explains.
 
-    One rounding of all weights per step is simulated; a step makes as many roundings
-    as `rounding_bounds` counts, and training magnifies them as it did the simulated.
+    The training is simulated in float64 with all weights disturbed after every step by
+    as much as the step's roundings in float32 may amount to. That shows how a training
+    magnifies them, and that they may send a maximum to another pixel of a window,
+    after which the two trainings part for good.
     """
+    amount = 3 * max(rounding_bounds(model).values())
 
     def losses(seed: int | None) -> np.ndarray:
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        rounding = None
+        if seed is not None:
+            rounding = (amount, torch.Generator().manual_seed(seed))
         with torch_as(model, "float64", settings[-1]) as exact:
-            states = _torch_steps(exact, batches, settings, "float64", generator)
+            states = _torch_steps(exact, batches, settings, "float64", rounding)
             return np.array([state.loss for state in states])
 
     reference = losses(None)
-    effects = [np.abs(losses(seed) - reference) for seed in range(SIMULATIONS)]
-    effect = np.maximum.accumulate(np.max(effects, axis=0)) / reference
-    total = 3 * max(rounding_bounds(model).values())
-    return list(total + total / FLOAT32_UNIT * effect)
+    effects = [np.abs(losses(seed) / reference - 1) for seed in range(SIMULATIONS)]
+    return list(amount + np.maximum.accumulate(np.max(effects, axis=0)))
 
 
 def _compare_step(

@@ -113,7 +113,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds where to run."""
     parser.add_argument(
         "--device",
         type=device_name,
@@ -153,7 +154,7 @@ def parse_train(program: str, arguments: list[str] | None = None) -> runs.Option
         metavar="FILE",
         help="start from a run's .safetensors file, from either side",
     )
-    _add_device(flags)
+    add_device(flags)
     flags.add_argument(
         "--output",
         type=Path,
@@ -176,7 +177,7 @@ def parse_evaluate(
     _add_run(flags)
     _add_data(flags)
     flags.add_argument("--split", choices=("test", "train"), default="test")
-    _add_device(flags)
+    add_device(flags)
     return flags.parse_args(arguments)
 
 
@@ -193,7 +194,7 @@ def parse_predict(
         metavar="IMAGE",
         help="any format Pillow reads; light strokes on dark, as in MNIST",
     )
-    _add_device(flags)
+    add_device(flags)
     return flags.parse_args(arguments)
 
 
