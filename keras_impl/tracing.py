@@ -40,7 +40,7 @@ def named_layers(model: keras.Model) -> dict[str, keras.Layer]:
 def _children(layer: keras.Layer) -> Iterable[tuple[str, object]]:
     if isinstance(layer, keras.Sequential):
         return ((str(i), child) for i, child in enumerate(layer.layers))
-    if type(layer) in (keras.Model, type(keras.Model())):
+    if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):  # functional
         return ((child.name, child) for child in layer.layers)
     return ((n, child) for n, child in vars(layer).items() if not n.startswith("_"))
 
@@ -58,7 +58,9 @@ def input_shape(model: keras.Model) -> tuple[int | None, ...]:
     Raises:
         UsageError: the model has not been built.
     """
-    shape = (model.get_build_config() or {}).get("input_shape") if model.built else None
+    shape = getattr(model, "input_shape", None)  # functional and Sequential models
+    if shape is None and model.built:
+        shape = (model.get_build_config() or {}).get("input_shape")
     if shape is None:
         raise UsageError(f"model {model.name!r} is not built: call it on images first")
     return tuple(shape)

@@ -74,6 +74,7 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from parity.commands import compare_sides
+    from parity.report import write_json
 
     outputs, gradients = compare_sides(
         arguments.model,
@@ -86,7 +87,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(outputs)
     print(gradients)
     if arguments.json:
-        outputs.to_json(arguments.json)
+        write_json(arguments.json, {"outputs": outputs, "gradients": gradients})
     return int("different" in (outputs.verdict, gradients.verdict))
 
 

@@ -60,13 +60,14 @@ class Report:
         """The first layer that is different, None when none is."""
         return next((x for x in self.layers if x.verdict == "different"), None)
 
+    def to_dict(self) -> dict[str, object]:
+        """Returns all fields and the first divergence."""
+        first = self.first_divergence
+        return asdict(self) | {"first_divergence": first and asdict(first)}
+
     def to_json(self, path: str | Path) -> None:
         """Writes the whole report; an infinite error is the string "Infinity"."""
-        content = asdict(self)
-        first = self.first_divergence
-        content["first_divergence"] = first and asdict(first)
-        text = json.dumps(finite(content), indent=2, allow_nan=False)
-        write_atomically(Path(path), lambda file: file.write_text(text, "utf-8"))
+        write_json(path, self.to_dict())
 
     def __str__(self) -> str:
         """Returns the table."""
@@ -100,10 +101,17 @@ def _name(layer: LayerReport) -> str:
     return f"{layer.keras_name} | {layer.torch_name}"
 
 
-def finite(value: object) -> object:
-    """Returns a nested value with "Infinity" for infinities, which JSON lacks."""
+def write_json(path: str | Path, content: object) -> None:
+    """Writes a nested value or report, whole or not at all."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False)
+    write_atomically(Path(path), lambda file: file.write_text(text + "\n", "utf-8"))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Report):
+        return _plain(value.to_dict())
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [_plain(item) for item in value]
     return "Infinity" if value == math.inf else value

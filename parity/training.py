@@ -1,6 +1,5 @@
 """Trains both sides step by step, from the same weights on the same batches."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -20,8 +19,7 @@ from parity.comparison import (
     rounding_bounds,
 )
 from parity.precision import keras_as, torch_as
-from parity.report import finite
-from parity.spec.files import write_atomically
+from parity.report import write_json
 from torch_impl import weights as torch_weights
 from torch_impl.optim import create_optimizer as create_torch_optimizer
 from torch_impl.train import compute_gradients as torch_gradients
@@ -82,8 +80,7 @@ class LockstepReport:
 
     def to_json(self, path: str | Path) -> None:
         """Writes the whole report; an infinite error is the string "Infinity"."""
-        text = json.dumps(finite(asdict(self)), indent=2, allow_nan=False)
-        write_atomically(Path(path), lambda file: file.write_text(text, "utf-8"))
+        write_json(path, asdict(self))
 
     def __str__(self) -> str:
         """Returns the table; of many steps, some."""

@@ -11,6 +11,10 @@ MODELS = {
     "lenet5_1998": lenet.LeNet51998,
 }
 
+# Lets keras.models.load_model find the classes of a .keras file.
+for model_class in MODELS.values():
+    keras.saving.register_keras_serializable("cnn_parity")(model_class)
+
 
 def build(name: str, shape: Shape, seed: int | None) -> keras.Model:
     """Returns a model whose weights exist."""

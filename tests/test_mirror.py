@@ -1,0 +1,90 @@
+"""The two sides mirror each other: same files, classes, functions and attributes."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+KERAS, TORCH = ROOT / "keras_impl", ROOT / "torch_impl"
+FILES = sorted(path.relative_to(KERAS) for path in KERAS.rglob("*.py"))
+MODELS = [path for path in FILES if path.parts[0] == "models"]
+
+# What only one side needs: a definition that its framework has otherwise.
+ONLY = {
+    "optim.py": {"Adam", "SGD"},
+    "tracing.py": {"input_shape", "flattened_maps"},
+    "weights.py": {"Weight", "flattened_shapes"},
+    "models/lenet.py": {"map_area"},
+}
+
+
+def test_the_same_files():
+    theirs = sorted(path.relative_to(TORCH) for path in TORCH.rglob("*.py"))
+    assert theirs == FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_the_same_public_names_in_the_same_order(path):
+    ours, theirs = (definitions(side / path) for side in (KERAS, TORCH))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("path", MODELS, ids=str)
+def test_the_same_attributes_in_the_same_order(path):
+    ours, theirs = (attributes(side / path) for side in (KERAS, TORCH))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("path", MODELS, ids=str)
+def test_the_same_opening_text(path):
+    ours, theirs = (ast.get_docstring(parse(side / path)) for side in (KERAS, TORCH))
+    assert ours == theirs
+    if path.name != "__init__.py":
+        assert "\nPaper: " in ours
+        assert "\nDepartures from the paper: " in ours
+
+
+def test_a_name_that_differs_is_seen(tmp_path):
+    source = (TORCH / "models" / "lenet.py").read_text()
+    changed = tmp_path / "lenet.py"
+    changed.write_text(source.replace("self.fc2", "self.dense2"))
+    assert attributes(changed) != attributes(TORCH / "models" / "lenet.py")
+    changed.write_text(source.replace("class LeNet5(", "class LeNet("))
+    assert definitions(changed) != definitions(TORCH / "models" / "lenet.py")
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def definitions(path: Path) -> list[str]:
+    """Returns the public classes and functions of a file and the classes' methods."""
+    only = ONLY.get("/".join(path.parts[path.parts.index(path.parts[-1]) :]), set())
+    only |= ONLY.get(f"{path.parent.name}/{path.name}", set())
+    names = []
+    for node in parse(path).body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        if node.name.startswith("_") or node.name in only:
+            continue
+        names.append(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = (m.name for m in node.body if isinstance(m, ast.FunctionDef))
+            names += [f"{node.name}.{name}" for name in methods]
+    return [name.replace(".forward", ".call") for name in names]
+
+
+def attributes(path: Path) -> list[str]:
+    """Returns `Class.attribute` of each assignment to self in an __init__."""
+    found = []
+    for node in parse(path).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        init = next(m for m in node.body if getattr(m, "name", "") == "__init__")
+        for statement in ast.walk(init):
+            if isinstance(statement, ast.Assign):
+                target = statement.targets[0]
+                if isinstance(target, ast.Attribute):
+                    found.append((target.lineno, f"{node.name}.{target.attr}"))
+    return [name for _, name in sorted(found)]

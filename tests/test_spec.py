@@ -1,0 +1,143 @@
+"""Layouts, files, padding and the command line's parser."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parity.spec import cli, files, layouts, runs
+from parity.spec.errors import UsageError, WeightMismatch
+from parity.spec.padding import same_padding
+
+sizes = st.integers(1, 5)
+
+
+def counted(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(np.prod(shape)).reshape(shape)
+
+
+@given(st.tuples(sizes, sizes, sizes, sizes))
+@settings(derandomize=True)
+def test_convolution_kernels(shape):
+    layout = layouts.find("conv", "Conv2D", "kernel", shape, None)
+    kernel = counted(shape)
+    there = layout.to_torch(kernel)
+    assert there.shape == layout.torch_shape == (shape[3], shape[2], *shape[:2])
+    assert there[-1, 0, 0, -1] == kernel[0, -1, 0, -1]
+    assert np.array_equal(layout.to_keras(there), kernel)
+
+
+@given(st.tuples(sizes, sizes, sizes), sizes)
+@settings(derandomize=True)
+def test_a_dense_layer_after_a_flattened_map(shape, units):
+    height, width, channels = shape
+    features = (height * width * channels, units)
+    layout = layouts.find("fc", "Dense", "kernel", features, shape)
+    kernel = counted(features)
+    there = layout.to_torch(kernel)
+    assert there.shape == layout.torch_shape == features[::-1]
+    assert np.array_equal(layout.to_keras(there), kernel)
+    # The weight of pixel (y, x, c) is found at the pixel's place in (C, H, W) order.
+    images = counted(shape) + 1
+    assert np.array_equal(
+        images.reshape(-1) @ kernel, there @ images.transpose(2, 0, 1).reshape(-1)
+    )
+
+
+def test_a_weight_without_a_rule():
+    with pytest.raises(WeightMismatch, match="no layout rule for 'alpha' of PReLU"):
+        layouts.find("act", "PReLU", "alpha", (3,), None)
+
+
+@given(st.integers(1, 40), st.integers(1, 7), st.integers(1, 4))
+@settings(derandomize=True)
+def test_same_padding_covers_the_image(size, kernel_size, stride):
+    before, after = same_padding(size, kernel_size, stride)
+    padded = size + before + after
+    outputs = (padded - kernel_size) // stride + 1
+    assert outputs == -(-size // stride)
+    assert 0 <= after - before <= 1 or kernel_size < stride
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "weights.txt"
+    path.write_text("old")
+
+    def fail(target):
+        target.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UsageError, match="cannot write .*: No space left on device"):
+        files.write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_files_keep_names_values_and_metadata(tmp_path):
+    path = tmp_path / "new folder" / "a.safetensors"
+    kernel = counted((2, 3, 4)).astype(np.float32).transpose(2, 0, 1)  # not contiguous
+    files.save_weights(path, {"conv.weight": kernel}, {"model": '"lenet5"'})
+    tensors, metadata = files.load_weights(path)
+    assert np.array_equal(tensors["conv.weight"], kernel)
+    assert metadata == {"model": '"lenet5"'}
+
+
+@pytest.mark.parametrize("size", [0, 4, 100])
+def test_a_truncated_weights_file(tmp_path, size):
+    path = tmp_path / "a.safetensors"
+    files.save_weights(path, {"x": np.ones(100, np.float32)}, {})
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UsageError, match="is not a whole safetensors file"):
+        files.load_weights(path)
+
+
+def test_missing_weights_and_runs(tmp_path):
+    with pytest.raises(UsageError, match="no such weights file: .*none"):
+        files.load_weights(tmp_path / "none.safetensors")
+    with pytest.raises(UsageError, match="no such weights file: .*final.safetensors"):
+        runs.find_trained(tmp_path)
+    files.save_weights(tmp_path / "bare.safetensors", {"x": np.ones(1)}, {})
+    with pytest.raises(UsageError, match="does not say how it was trained"):
+        runs.find_trained(tmp_path / "bare.safetensors")
+
+
+def test_the_recipes_defaults():
+    options = cli.parse_train("x", ["lenet5"])
+    assert (options.dataset, options.image_size, options.epochs) == ("digits", 28, 50)
+    assert (options.optimizer, options.learning_rate) == ("adam", 1e-3)
+    assert (options.batch_size, options.seed, options.device) == (256, 0, "auto")
+    options = cli.parse_train("x", ["lenet5_1998", "--lr", "0.5", "--epochs", "3"])
+    assert (options.image_size, options.learning_rate, options.epochs) == (32, 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: MODEL"),
+        (["lenet"], "unknown model 'lenet'; did you mean lenet5 or lenet5_1998?"),
+        (["lenet5", "--epochs", "0"], "'0' is not an integer of 1 or more"),
+        (["lenet5", "--batch-size", "x"], "'x' is not an integer of 1 or more"),
+        (["lenet5", "--seed", "-1"], "'-1' is not an integer of 0 or more"),
+        (["lenet5", "--lr", "nan"], "'nan' is not a number above zero"),
+        (["lenet5", "--lr", "-1"], "'-1' is not a number above zero"),
+        (
+            ["lenet5", "--optimizer", "adm"],
+            "unknown optimizer 'adm'; did you mean adam?",
+        ),
+        (
+            ["lenet5", "--dataset", "mnst"],
+            "unknown data set 'mnst'; did you mean mnist",
+        ),
+        (["lenet5", "--device", "tpu"], "unknown device 'tpu'; did you mean"),
+        (["lenet5", "--image-size", "12"], "the smallest that works is 16x16"),
+        (["lenet5", "--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.parse_train("keras_impl.train", arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("python -m keras_impl.train: error: ")
+    assert error.count("\n") == 1
