@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
+from keras import ops
 
 from keras_impl.tracing import (
     flattened_maps,
@@ -21,6 +23,10 @@ class Weight(NamedTuple):
     path: str
     variable: keras.Variable
     layout: layouts.Layout
+
+    def read(self) -> np.ndarray:
+        """Returns the values, read-only and, on the CPU, without copying them."""
+        return np.asarray(tf.convert_to_tensor(self.variable))
 
 
 def named_weights(model: keras.Model) -> list[Weight]:
@@ -62,10 +68,14 @@ def flattened_shapes(model: keras.Model) -> dict[str, tuple[int, int, int]]:
 
 
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns every weight in the common form, without copying where that can be."""
+    """Returns every weight in the common form; the arrays may be read-only views."""
+    return to_common(named_weights(model))
+
+
+def to_common(weights: list[Weight]) -> dict[str, np.ndarray]:
+    """Returns weights in the common form."""
     return {
-        weight.layout.name: weight.layout.to_torch(weight.variable.numpy())
-        for weight in named_weights(model)
+        weight.layout.name: weight.layout.to_torch(weight.read()) for weight in weights
     }
 
 
@@ -90,6 +100,12 @@ def load_state_dict(
     wanted = {weight.layout.name: weight.layout.torch_shape for weight in weights}
     layouts.check(wanted, {k: tuple(t.shape) for k, t in tensors.items()}, source)
     for weight in weights:
-        array = weight.layout.to_keras(tensors[weight.layout.name])
-        weight.variable.assign(np.ascontiguousarray(array))
+        weight.variable.assign(_to_keras(weight.layout, tensors[weight.layout.name]))
     return [weight.layout for weight in weights]
+
+
+def _to_keras(layout: layouts.Layout, array: np.ndarray):
+    """Does `layout.to_keras` with the backend, several times as fast as NumPy."""
+    split = ops.reshape(array, [layout.split_shape[axis] for axis in layout.axes])
+    permuted = ops.transpose(split, np.argsort(layout.axes).tolist())
+    return ops.reshape(permuted, layout.keras_shape)

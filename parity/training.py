@@ -207,7 +207,7 @@ def _keras_steps(model, batches, settings: tuple, dtype: str) -> Iterator[_State
             {"images": np.moveaxis(images.numpy(), -1, 1), "labels": labels.numpy()},
             float(loss),
             by_name,
-            {w.layout.name: w.layout.to_torch(w.variable.numpy()) for w in weights},
+            keras_weights.to_common(weights),
         )
 
 

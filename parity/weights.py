@@ -38,18 +38,22 @@ def copy_weights(source: Model, target: Model) -> list[layouts.Layout]:
         TypeError: the two are not one Keras model and one PyTorch module.
     """
     if isinstance(source, keras.Model) and isinstance(target, torch.nn.Module):
-        keras_model, load = source, torch_weights.load_state_dict
-        tensors = keras_weights.state_dict(source)
-    elif isinstance(source, torch.nn.Module) and isinstance(target, keras.Model):
-        keras_model, load = target, keras_weights.load_state_dict
+        weights = keras_weights.named_weights(source)
+        rows = [weight.layout for weight in weights]
+        views = {
+            row.name: row.permuted(w.read())
+            for row, w in zip(rows, weights, strict=True)
+        }
+        shapes = {row.name: row.torch_shape for row in rows}
+        torch_weights.load_state_dict(target, views, type(source).__name__, shapes)
+        return rows
+    if isinstance(source, torch.nn.Module) and isinstance(target, keras.Model):
         tensors = torch_weights.state_dict(source)
-    else:
-        raise TypeError(
-            "one model must be a keras.Model and the other a torch.nn.Module, not "
-            f"{type(source).__name__} and {type(target).__name__}"
-        )
-    load(target, tensors, type(source).__name__)
-    return [weight.layout for weight in keras_weights.named_weights(keras_model)]
+        return keras_weights.load_state_dict(target, tensors, type(source).__name__)
+    raise TypeError(
+        "one model must be a keras.Model and the other a torch.nn.Module, not "
+        f"{type(source).__name__} and {type(target).__name__}"
+    )
 
 
 def read_weights(

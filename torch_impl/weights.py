@@ -1,5 +1,7 @@
 """A PyTorch model's weights in the common form: PyTorch's names and layout."""
 
+import warnings
+
 import numpy as np
 import torch
 from torch import nn
@@ -23,7 +25,10 @@ def state_dict(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def load_state_dict(
-    model: nn.Module, tensors: dict[str, np.ndarray], source: str
+    model: nn.Module,
+    tensors: dict[str, np.ndarray],
+    source: str,
+    shapes: dict[str, tuple[int, ...]] | None = None,
 ) -> None:
     """Copies weights in the common form into a model, all of them or none.
 
@@ -31,6 +36,7 @@ def load_state_dict(
         model: a module.
         tensors: name to array.
         source: what to call the tensors' origin in an error.
+        shapes: the arrays' shapes, where some of their last axes are still apart.
 
     Raises:
         WeightMismatch: lists what is missing, left over or misshapen; the model is
@@ -38,7 +44,11 @@ def load_state_dict(
     """
     weights = named_weights(model)
     wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
-    layouts.check(wanted, {k: tuple(t.shape) for k, t in tensors.items()}, source)
-    with torch.no_grad():
+    shapes = shapes or {name: tuple(array.shape) for name, array in tensors.items()}
+    layouts.check(wanted, shapes, source)
+    with torch.no_grad(), warnings.catch_warnings():
+        # The arrays may be read-only: they are only read.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         for name, weight in weights.items():
-            weight.copy_(torch.from_numpy(tensors[name]))
+            array = torch.from_numpy(tensors[name])
+            weight.view(array.shape).copy_(array)

@@ -29,7 +29,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The way from one Keras array to the PyTorch array and back; copies no bytes.
+    """The way from one Keras array to the PyTorch array and back.
 
     Attributes:
         name: PyTorch's name of the tensor, its attribute path.
@@ -53,10 +53,13 @@ class Layout:
             return (shape[0], math.prod(shape[1:]))
         return shape
 
+    def permuted(self, array: np.ndarray) -> np.ndarray:
+        """Returns a view of a Keras array with its axes apart, in PyTorch's order."""
+        return array.reshape(self.split_shape).transpose(self.axes)
+
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """Returns a Keras array in PyTorch's layout."""
-        split = array.reshape(self.split_shape).transpose(self.axes)
-        return split.reshape(self.torch_shape)
+        return self.permuted(array).reshape(self.torch_shape)
 
     def to_keras(self, array: np.ndarray) -> np.ndarray:
         """Returns a PyTorch array in Keras's layout."""
