@@ -44,9 +44,13 @@ class Equivalence:
             for seed, (ours, theirs) in enumerate(pairs)
         ]
         verdict = "equivalent" if self.equivalent else "not shown to be equivalent"
+        differences = np.subtract(self.keras_accuracies, self.torch_accuracies)
+        reason = f"two one-sided paired t-tests, p = {self.p_value:.1e}"
+        if np.ptp(differences) == 0:
+            reason = "the same difference with every seed"
         lines.append(
             f"mean difference {self.difference:+.4f}: {verdict} within {MARGIN} "
-            f"(two one-sided paired t-tests, p = {self.p_value:.1e})"
+            f"({reason})"
         )
         return "\n".join(lines)
 
