@@ -25,6 +25,7 @@ import torchvision  # noqa: E402, I001
 import torch  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import keras  # noqa: E402
+from keras_impl.devices import select_device  # noqa: E402
 
 __all__ = ["keras", "missing_gpu", "tf", "torch", "torchvision"]
 
@@ -36,3 +37,8 @@ def missing_gpu() -> str | None:
     if not torch.cuda.is_available():
         return "PyTorch sees no GPU"
     return None
+
+
+if missing_gpu() is None:
+    # Before its first use, at which TensorFlow would take the GPU's whole memory.
+    select_device("auto")

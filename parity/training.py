@@ -171,8 +171,16 @@ def lockstep(
         accuracies = (None, None)
         if keras_test and torch_test:
             accuracies = (
-                _accuracy(make_keras_predictor(ours), keras_test, dtype),
-                _accuracy(make_torch_predictor(theirs), torch_test, dtype),
+                _accuracy(
+                    make_keras_predictor(ours),
+                    tf.cast(keras_test[0], dtype),
+                    keras_test[1],
+                ),
+                _accuracy(
+                    make_torch_predictor(theirs),
+                    torch_test[0].to(next(theirs.parameters())),
+                    torch_test[1],
+                ),
             )
     verdicts = {step.verdict for step in steps}
     if dtype == "float64" and accuracies[0] != accuracies[1]:
@@ -181,12 +189,7 @@ def lockstep(
     return LockstepReport(optimizer, dtype, device, verdict, steps, *accuracies)
 
 
-def _accuracy(predict, test, dtype: str) -> float:
-    images, labels = test
-    if isinstance(images, torch.Tensor):
-        images = images.to(getattr(torch, dtype))
-    else:
-        images = tf.cast(images, dtype)
+def _accuracy(predict, images, labels) -> float:
     return float(np.mean(predict(images).argmax(1) == np.asarray(labels)))
 
 
