@@ -26,10 +26,16 @@ def select_device(name: str) -> str:
             "KERAS_BACKEND=tensorflow would do"
         )
     tf.config.experimental.enable_tensor_float_32_execution(False)
+    gpus = share_gpus()
+    if name == "gpu" and not gpus:
+        raise UsageError("TensorFlow sees no GPU here; --device cpu or auto would do")
+    return "/GPU:0" if gpus and name != "cpu" else "/CPU:0"
+
+
+def share_gpus() -> list:
+    """Returns the GPUs, whose memory TensorFlow then takes as it needs it."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         with contextlib.suppress(RuntimeError):  # in use already, as its user set it
             tf.config.experimental.set_memory_growth(gpu, True)
-    if name == "gpu" and not gpus:
-        raise UsageError("TensorFlow sees no GPU here; --device cpu or auto would do")
-    return "/GPU:0" if gpus and name != "cpu" else "/CPU:0"
+    return gpus

@@ -17,13 +17,7 @@ from parity.spec import runs
 
 def load_model(trained: runs.Trained):
     """Returns the model of trained weights, from either side."""
-    shape = trained.shape
-    model = keras_impl.create_model(
-        trained.model,
-        num_classes=shape.num_classes,
-        image_size=(shape.height, shape.width),
-        in_channels=shape.in_channels,
-    )
+    model = keras_impl.create_model(trained.model, **trained.shape.arguments())
     weights.load_state_dict(model, trained.tensors, str(trained.path))
     return model
 

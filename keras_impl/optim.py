@@ -16,6 +16,8 @@ class Adam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Makes one step on one variable."""
+        if self.amsgrad:
+            raise NotImplementedError("this Adam has no amsgrad")
         dtype = variable.dtype
         gradient = ops.cast(gradient, dtype)
         step = ops.cast(self.iterations + 1, "float64")
@@ -46,6 +48,8 @@ class SGD(keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         """Makes one step on one variable."""
+        if self.nesterov:
+            raise NotImplementedError("this SGD has no Nesterov momentum")
         step = ops.cast(learning_rate, variable.dtype) * gradient
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]

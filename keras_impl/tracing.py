@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 import keras
+import tensorflow as tf
 
 from parity.spec.errors import UsageError
 from parity.spec.tracing import Call
@@ -18,23 +19,44 @@ def named_layers(model: keras.Model) -> dict[str, keras.Layer]:
     A layer in a list or in a `Sequential` is named by its index, one in a functional
     model by its own name: `layer1.0.conv1`.
     """
-    layers = {}
+    return {path: layer for path, layer, _ in _walk(model)}
+
+
+def leaf_layers(model: keras.Model) -> dict[str, keras.Layer]:
+    """Returns the layers that hold no other layer or weights of their own, by path."""
+    parents = {id(parent) for _, _, parent in _walk(model)}
+    return {
+        path: layer
+        for path, layer in named_layers(model).items()
+        if id(layer) not in parents or own_variables(layer)
+    }
+
+
+def own_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """Returns a layer's weights, parameters and state, without its sublayers'."""
+    return layer._trainable_variables + layer._non_trainable_variables
+
+
+def _walk(
+    model: keras.Model,
+) -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
+    """Yields (path, layer, layer that holds it), every layer once."""
     seen = {id(model)}
 
-    def add(prefix: str, children: Iterable[tuple[str, object]]) -> None:
+    def walk(parent: keras.Layer, prefix: str, children: Iterable) -> Iterator:
         for name, child in children:
             path = f"{prefix}{name}"
             if isinstance(child, list | tuple):
-                add(f"{path}.", ((str(i), item) for i, item in enumerate(child)))
+                items = ((str(i), item) for i, item in enumerate(child))
+                yield from walk(parent, f"{path}.", items)
             elif isinstance(child, dict):
-                add(f"{path}.", child.items())
+                yield from walk(parent, f"{path}.", child.items())
             elif isinstance(child, keras.Layer) and id(child) not in seen:
                 seen.add(id(child))
-                layers[path] = child
-                add(f"{path}.", _children(child))
+                yield path, child, parent
+                yield from walk(child, f"{path}.", _children(child))
 
-    add("", _children(model))
-    return layers
+    yield from walk(model, "", _children(model))
 
 
 def _children(layer: keras.Layer) -> Iterable[tuple[str, object]]:
@@ -45,58 +67,61 @@ def _children(layer: keras.Layer) -> Iterable[tuple[str, object]]:
     return ((n, child) for n, child in vars(layer).items() if not n.startswith("_"))
 
 
-def leaf_layers(model: keras.Model) -> dict[str, keras.Layer]:
-    """Returns the layers that hold no other layer, by attribute path."""
-    layers = named_layers(model)
-    parents = {path.rsplit(".", 1)[0] for path in layers if "." in path}
-    return {path: layer for path, layer in layers.items() if path not in parents}
-
-
 def input_shape(model: keras.Model) -> tuple[int | None, ...]:
     """Returns the shape (None, H, W, C) that a model was built for.
 
     Raises:
-        UsageError: the model has not been built.
+        UsageError: the model has not been built or has several inputs.
     """
     shape = getattr(model, "input_shape", None)  # functional and Sequential models
     if shape is None and model.built:
-        shape = (model.get_build_config() or {}).get("input_shape")
+        built_for = (model.get_build_config() or {}).get("input_shape")
+        shape = built_for and (None, *built_for[1:])
     if shape is None:
         raise UsageError(f"model {model.name!r} is not built: call it on images first")
+    if not all(size is None or isinstance(size, int) for size in shape):
+        raise UsageError(f"model {model.name!r} has several inputs: {shape}")
     return tuple(shape)
 
 
-def flattened_maps(calls: list[Call]) -> list[tuple[Map | None, Map | None]]:
-    """Returns, for each call, which map its input and its output are the pixels of.
+def flattened_maps(
+    calls: list[Call],
+) -> list[tuple[tuple[Map | None, ...], tuple[Map | None, ...]]]:
+    """Returns which maps each call's inputs and outputs are the pixels of.
 
     A tensor (N, H * W * C) that came of a map (N, H, W, C) stays that map's pixels
-    until a layer with weights mixes them; (H, W, C) stands for it, None for all else.
-    PyTorch has the same pixels in the order (C, H, W).
+    until a dense layer mixes them; (H, W, C) stands for it, None for all else.
+    PyTorch has the same pixels in the order (C, H, W). A tensor that an operation
+    made, and not a layer, is taken for the last one seen of its size.
     """
-    maps = []
-    flattened = None
-    previous = None
+    maps: dict[int, Map | None] = {}
+    seen = []
+    found = []
     for call in calls:
-        inputs, output = call.inputs.shape, call.output.shape
-        if previous is not None and _is_flattened(previous, inputs):
-            flattened = tuple(previous[1:])
-        before = flattened if len(inputs) == 2 else None
-        if call.layer.weights or len(output) == 4:
-            flattened = None
-        elif _is_flattened(inputs, output):
-            flattened = tuple(inputs[1:])
-        maps.append((before, flattened))
-        previous = output
-    return maps
+        for tensor in call.inputs:
+            if id(tensor) not in maps:
+                maps[id(tensor)] = _origin(tensor, seen, maps)
+                seen.append(tensor)
+        for tensor in call.outputs:
+            if id(tensor) not in maps:
+                mixed = isinstance(call.layer, keras.layers.Dense)
+                maps[id(tensor)] = None if mixed else _origin(tensor, call.inputs, maps)
+                seen.append(tensor)
+        sides = (call.inputs, call.outputs)
+        found.append(tuple(tuple(maps[id(t)] for t in side) for side in sides))
+    return found
 
 
-def _is_flattened(before: tuple, after: tuple) -> bool:
-    return (
-        len(before) == 4
-        and len(after) == 2
-        and math.prod(before[1:]) == after[1]
-        and before[3] != after[1]
-    )
+def _origin(tensor: tf.Tensor, earlier: Iterable, maps: dict) -> Map | None:
+    if len(tensor.shape) != 2:
+        return None
+    for other in reversed(list(earlier)):
+        if math.prod(other.shape[1:]) == tensor.shape[1]:
+            if len(other.shape) == 4 and other.shape[3] != tensor.shape[1]:
+                return tuple(other.shape[1:])
+            if len(other.shape) == 2:
+                return maps[id(other)]
+    return None
 
 
 @contextlib.contextmanager
@@ -107,10 +132,12 @@ def record_calls(model: keras.Model) -> Iterator[list[Call]]:
     def recording(name: str, layer: keras.Layer):
         call = layer.call
 
-        def wrapped(inputs, *args, **kwargs):
-            output = call(inputs, *args, **kwargs)
-            calls.append(Call(name, layer, inputs, output))
-            return output
+        def wrapped(*args, **kwargs):
+            result = call(*args, **kwargs)
+            calls.append(
+                Call(name, layer, tensors_in((args, kwargs)), tensors_in(result))
+            )
+            return result
 
         return wrapped
 
@@ -125,3 +152,8 @@ def record_calls(model: keras.Model) -> Iterator[list[Call]]:
             object.__delattr__(layer, "call")
             if own_calls[path] is not None:
                 object.__setattr__(layer, "call", own_calls[path])
+
+
+def tensors_in(value: object) -> tuple[tf.Tensor, ...]:
+    """Returns the tensors in a nested value, in order (dicts by sorted keys)."""
+    return tuple(item for item in keras.tree.flatten(value) if tf.is_tensor(item))

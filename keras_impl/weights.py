@@ -11,6 +11,7 @@ from keras_impl.tracing import (
     flattened_maps,
     input_shape,
     named_layers,
+    own_variables,
     record_calls,
 )
 from parity.spec import layouts
@@ -26,7 +27,8 @@ class Weight(NamedTuple):
 
     def read(self) -> np.ndarray:
         """Returns the values, read-only and, on the CPU, without copying them."""
-        return np.asarray(tf.convert_to_tensor(self.variable))
+        array = np.asarray(tf.convert_to_tensor(self.variable))
+        return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
 def named_weights(model: keras.Model) -> list[Weight]:
@@ -39,7 +41,7 @@ def named_weights(model: keras.Model) -> list[Weight]:
     flattened = flattened_shapes(model)
     weights = []
     for path, layer in named_layers(model).items():
-        for variable in layer._trainable_variables + layer._non_trainable_variables:
+        for variable in own_variables(layer):
             layout = layouts.find(
                 path,
                 type(layer).__name__,
@@ -56,15 +58,19 @@ def named_weights(model: keras.Model) -> list[Weight]:
 
 
 def flattened_shapes(model: keras.Model) -> dict[str, tuple[int, int, int]]:
-    """Returns (H, W, C) of the map that was flattened into a dense layer, by path.
+    """Returns (H, W, C) of the map that was flattened into a layer, by path.
 
     Found by running the model on one blank image.
     """
-    blank = np.zeros((1, *input_shape(model)[1:]), model.compute_dtype)
+    sizes = [size or 32 for size in input_shape(model)[1:]]
     with record_calls(model) as calls:
-        model(blank, training=False)
-    maps = [before for before, _ in flattened_maps(calls)]
-    return {call.name: map for call, map in zip(calls, maps, strict=True) if map}
+        model(np.zeros((1, *sizes), model.compute_dtype), training=False)
+    maps = (before for before, _ in flattened_maps(calls))
+    return {
+        call.name: before[0]
+        for call, before in zip(calls, maps, strict=True)
+        if any(before)
+    }
 
 
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:

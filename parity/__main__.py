@@ -52,7 +52,7 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "accuracy", help="whole trainings over several seeds, tested for equivalence"
     )
     cli.add_model(accuracy)
-    accuracy.add_argument("--seeds", type=cli.positive, default=5, metavar="N")
+    accuracy.add_argument("--seeds", type=cli.integer(2), default=5, metavar="N")
     accuracy.add_argument("--epochs", type=cli.positive, metavar="N")
     cli.add_training(accuracy)
     cli.add_device(accuracy)
@@ -74,7 +74,7 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from parity.commands import compare_sides
-    from parity.report import write_json
+    from parity.spec.files import write_json
 
     outputs, gradients = compare_sides(
         arguments.model,
@@ -87,7 +87,10 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(outputs)
     print(gradients)
     if arguments.json:
-        write_json(arguments.json, {"outputs": outputs, "gradients": gradients})
+        write_json(
+            arguments.json,
+            {"outputs": outputs.to_dict(), "gradients": gradients.to_dict()},
+        )
     return int("different" in (outputs.verdict, gradients.verdict))
 
 

@@ -28,13 +28,8 @@ def create_twins(
         shape: its input and output.
         seed: of the probe weights.
     """
-    arguments = {
-        "num_classes": shape.num_classes,
-        "image_size": (shape.height, shape.width),
-        "in_channels": shape.in_channels,
-    }
-    keras_model = create_keras_model(name, **arguments)
-    torch_model = create_torch_model(name, **arguments)
+    keras_model = create_keras_model(name, **shape.arguments())
+    torch_model = create_torch_model(name, **shape.arguments())
     shapes = torch_weights.named_weights(torch_model)
     shapes = {name: tuple(tensor.shape) for name, tensor in shapes.items()}
     tensors = probe.weights(shapes, seed)

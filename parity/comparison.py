@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity.frameworks import keras, tf, torch
-from keras_impl import tracing as keras_tracing
-from keras_impl import weights as keras_weights
-from keras_impl.train import cross_entropy as keras_cross_entropy
-from parity import probe
-from parity.precision import keras_as, torch_as
+from parity.frameworks import keras, torch
+from keras_impl.tracing import input_shape
+from parity import probe, rounding, traces
 from parity.report import LayerReport, Report
 from parity.spec.errors import UsageError, unknown
-from torch_impl import tracing as torch_tracing
-from torch_impl.train import cross_entropy as torch_cross_entropy
+from parity.traces import Arrays, Row, Trace
+
+DTYPES = ("float64", "float32")
+DEVICES = ("cpu", "gpu")
 
 # Relative L2 errors below which two float64 results are equal. Rounding in float64
 # leaves 1e-16 to 1e-14 in the networks here, and the smallest bug that has been seen
 # (an epsilon of 1e-7 for 1e-8) leaves more than 1e-9: any bound between tells them
 # apart. Gradients and weights after many steps have been rounded more often.
+# float32 has no such bounds: see parity/rounding.py.
 TOLERANCES = {
     "outputs": 1e-10,
     "loss": 1e-10,
@@ -28,20 +28,21 @@ TOLERANCES = {
     "weights": 1e-9,
 }
 
-# float32 is judged by its distance from the float64 answer. A sum of n products is off
-# by about sqrt(n) units of rounding (Higham & Mary 2019, "A new approach to
-# probabilistic rounding error analysis"); a network by the sum over its layers, times
-# this factor for sums whose terms cancel. TF32 and bfloat16 are 2^13 and 2^16 units
-# and fail by far.
-FLOAT32_UNIT = 2.0**-24
-CANCELLATION = 2.0
 
-
-def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
+def relative_error(
+    value: np.ndarray, reference: np.ndarray, smallest: float = 0.0
+) -> float:
     """Returns |value - reference| / |reference| in the L2 norm.
 
     Infinite when the shapes differ or when NaN or an infinity stands at a place in
     one array and not in the other.
+
+    Args:
+        value: an array.
+        reference: another.
+        smallest: the least that counts as the reference's norm; below it an error is
+            measured against this, since a reference that is 0 but for rounding (the
+            gradient of a bias before a BatchNorm) has no digits to compare.
     """
     value, reference = np.asarray(value, float), np.asarray(reference, float)
     if value.shape != reference.shape:
@@ -52,7 +53,7 @@ def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
     if not np.array_equal(value[~finite], reference[~finite], equal_nan=True):
         return math.inf
     distance = np.linalg.norm(value[finite] - reference[finite])
-    size = np.linalg.norm(reference[finite])
+    size = max(np.linalg.norm(reference[finite]), smallest)
     return float(distance / size) if size > 0 else float(distance)
 
 
@@ -81,17 +82,16 @@ def compare(
         A report whose layers stand in execution order.
 
     Raises:
-        UsageError: an unknown dtype or images that do not fit the Keras model.
+        UsageError: an unknown dtype or device, or images that do not fit the Keras
+            model.
     """
-    images = _check(keras_model, images, dtype)
+    images = _check(keras_model, images, dtype, device)
 
-    def trace(dtype: str) -> tuple["_Trace", "_Trace"]:
-        return (
-            _trace_keras(keras_model, images, dtype, device),
-            _trace_torch(torch_model, images, dtype, device),
-        )
-
-    return _judge("outputs", dtype, device, trace, rounding_bounds(torch_model))
+    sides = _Sides(
+        lambda dtype: traces.keras_outputs(keras_model, images, dtype, device),
+        lambda dtype: traces.torch_outputs(torch_model, images, dtype, device),
+    )
+    return _judge("outputs", dtype, device, sides, torch_model)
 
 
 def compare_gradients(
@@ -117,23 +117,21 @@ def compare_gradients(
         A report whose rows stand in the order of the backward pass: "loss", the last
         layer's parameters, ..., the first's, and the gradient by the input, "images".
     """
-    images = _check(keras_model, images, dtype)
+    images = _check(keras_model, images, dtype, device)
     if labels is None:
-        num_classes = keras_model(images, training=False).shape[-1]
-        labels = probe.labels(len(images), num_classes)
-
-    def trace(dtype: str) -> tuple["_Trace", "_Trace"]:
-        return (
-            _keras_gradients(keras_model, images, labels, dtype, device),
-            _torch_gradients(torch_model, images, labels, dtype, device),
+        labels = probe.labels(
+            len(images), keras_model(images, training=False).shape[-1]
         )
 
-    # The backward pass rounds as often as the forward pass, on top of it, twice.
-    total = 3 * max(rounding_bounds(torch_model).values(), default=0.0)
-    bounds = {
-        name: total for name in ["loss", *_parameter_names(torch_model), "images"]
-    }
-    return _judge("gradients", dtype, device, trace, bounds)
+    sides = _Sides(
+        lambda dtype: traces.keras_gradients(
+            keras_model, images, labels, dtype, device
+        ),
+        lambda dtype: traces.torch_gradients(
+            torch_model, images, labels, dtype, device
+        ),
+    )
+    return _judge("gradients", dtype, device, sides, torch_model)
 
 
 def assert_parity(
@@ -154,25 +152,44 @@ def assert_parity(
     return report
 
 
-class _Row(NamedTuple):
-    """A layer's tensors, in PyTorch's layout and in float64."""
+class _Sides(NamedTuple):
+    """Makes each side's trace in a dtype."""
 
-    name: str
-    inputs: np.ndarray | None
-    output: np.ndarray
-
-
-class _Trace(NamedTuple):
-    """All rows by name and count of calls, and what comes out of the last."""
-
-    rows: dict[tuple[str, int], _Row]
-    output: np.ndarray | None = None
+    keras: Callable[[str], Trace]
+    torch: Callable[[str], Trace]
 
 
-def _check(model: keras.Model, images: np.ndarray | None, dtype: str) -> np.ndarray:
-    if dtype not in ("float64", "float32"):
-        raise unknown("dtype", dtype, ["float64", "float32"])
-    shape = keras_tracing.input_shape(model)
+class _Pair(NamedTuple):
+    """The errors of one row: of what comes in, goes out, and is handed on."""
+
+    keras_name: str | None
+    torch_name: str | None
+    before: float
+    output: float
+    after: float
+
+    @property
+    def error(self) -> float:
+        return max(self.before, self.output, self.after)
+
+    def where(self, bound: float) -> str:
+        places = ("before", "output", "after")
+        return next((x for x in places if getattr(self, x) > bound), "output")
+
+
+def check_settings(dtype: str, device: str) -> None:
+    """Raises UsageError for a dtype or a device that is not one of those known."""
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+
+
+def _check(
+    model: keras.Model, images: np.ndarray | None, dtype: str, device: str
+) -> np.ndarray:
+    check_settings(dtype, device)
+    shape = input_shape(model)
     images = probe.images(shape) if images is None else np.asarray(images)
     fits = len(images.shape) == len(shape) and all(
         wanted in (None, size) for size, wanted in zip(images.shape, shape, strict=True)
@@ -182,198 +199,83 @@ def _check(model: keras.Model, images: np.ndarray | None, dtype: str) -> np.ndar
             f"images of shape {images.shape} do not fit model {model.name!r}, which "
             f"takes {shape}; images are NHWC"
         )
-    return images
-
-
-def _keyed(rows: list[_Row]) -> dict[tuple[str, int], _Row]:
-    keyed = {}
-    for row in rows:
-        count = sum(name == row.name for name, _ in keyed)
-        keyed[row.name, count] = row
-    return keyed
-
-
-def _trace_keras(
-    model: keras.Model, images: np.ndarray, dtype: str, device: str
-) -> _Trace:
-    with (
-        keras_as(model, dtype, device) as cast_model,
-        keras_tracing.record_calls(cast_model) as calls,
-    ):
-        output = cast_model(tf.constant(images, dtype), training=False)
-    maps = keras_tracing.flattened_maps(calls)
-    rows = [
-        _Row(
-            call.name, _channels_first(call.inputs, x), _channels_first(call.output, y)
-        )
-        for call, (x, y) in zip(calls, maps, strict=True)
-    ]
-    return _Trace(_keyed(rows), _channels_first(output, None))
-
-
-def _channels_first(tensor: tf.Tensor, flattened: tuple | None) -> np.ndarray:
-    array = np.asarray(tensor, float)
-    if flattened:
-        maps = array.reshape(-1, *flattened)
-        return np.moveaxis(maps, 3, 1).reshape(array.shape)
-    return np.moveaxis(array, -1, 1) if array.ndim == 4 else array
-
-
-def _trace_torch(
-    model: torch.nn.Module, images: np.ndarray, dtype: str, device: str
-) -> _Trace:
-    with (
-        torch_as(model, dtype, device) as cast_model,
-        torch_tracing.record_calls(cast_model) as calls,
-        torch.no_grad(),
-    ):
-        output = cast_model.eval()(_torch_images(images, cast_model, dtype))
-    rows = [_Row(c.name, _to_numpy(c.inputs), _to_numpy(c.output)) for c in calls]
-    return _Trace(_keyed(rows), _to_numpy(output))
-
-
-def _torch_images(
-    images: np.ndarray, model: torch.nn.Module, dtype: str
-) -> torch.Tensor:
-    parameter = next(model.parameters(), torch.empty(0))
-    tensor = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
-    return tensor.to(parameter.device, getattr(torch, dtype))
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().double().numpy()
-
-
-def _keras_gradients(
-    model: keras.Model,
-    images: np.ndarray,
-    labels: np.ndarray,
-    dtype: str,
-    device: str,
-) -> _Trace:
-    weights = keras_weights.named_weights(model)
-    weights = [weight for weight in weights if weight.variable.trainable]
-    with keras_as(model, dtype, device) as cast_model:
-        tensor = tf.constant(images, dtype)
-        with tf.GradientTape() as tape:
-            tape.watch(tensor)
-            loss = keras_cross_entropy(cast_model(tensor, training=False), labels)
-        variables = [weight.variable for weight in weights]
-        *gradients, by_images = tape.gradient(loss, [*variables, tensor])
-    rows = [
-        _Row(
-            weight.layout.name,
-            None,
-            weight.layout.to_torch(_or_nan(gradient, weight.variable.shape)),
-        )
-        for weight, gradient in zip(weights, gradients, strict=True)
-    ]
-    by_images = np.moveaxis(_or_nan(by_images, images.shape), -1, 1)
-    loss = _Row("loss", None, np.asarray(loss, float))
-    return _Trace(_keyed([loss, *reversed(rows), _Row("images", None, by_images)]))
-
-
-def _torch_gradients(
-    model: torch.nn.Module,
-    images: np.ndarray,
-    labels: np.ndarray,
-    dtype: str,
-    device: str,
-) -> _Trace:
-    with torch_as(model, dtype, device) as cast_model:
-        tensor = _torch_images(images, cast_model, dtype).requires_grad_()
-        target = torch.from_numpy(labels).to(tensor.device)
-        loss = torch_cross_entropy(cast_model.eval()(tensor), target)
-        names, parameters = zip(*cast_model.named_parameters(), strict=True)
-        gradients = torch.autograd.grad(loss, [*parameters, tensor], allow_unused=True)
-    shapes = [*(p.shape for p in parameters), tensor.shape]
-    rows = [
-        _Row(name, None, _or_nan(None if g is None else _to_numpy(g), shape))
-        for name, g, shape in zip([*names, "images"], gradients, shapes, strict=True)
-    ]
-    loss = _Row("loss", None, _to_numpy(loss))
-    return _Trace(_keyed([loss, *reversed(rows[:-1]), rows[-1]]))
-
-
-def _or_nan(gradient: object, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns a gradient, or NaN where the loss does not depend on the tensor."""
-    if gradient is None:
-        return np.full(tuple(shape), np.nan)
-    return np.asarray(gradient, float)
-
-
-def _parameter_names(model: torch.nn.Module) -> list[str]:
-    return [name for name, _ in model.named_parameters()]
-
-
-def rounding_bounds(model: torch.nn.Module) -> dict[str, float]:
-    """Returns what float32 rounding explains at each layer's output, by layer name."""
-    bounds = {}
-    total = 0.0
-    for name, module in torch_tracing.leaf_layers(model).items():
-        weight = getattr(module, "weight", None)
-        terms = math.prod(weight.shape[1:]) if isinstance(weight, torch.Tensor) else 1
-        total += math.sqrt(terms)
-        bounds[name] = CANCELLATION * FLOAT32_UNIT * total
-    return bounds
+    # In float32 the float64 answer is that for the images that float32 sees.
+    return images.astype(np.float32) if dtype == "float32" else images
 
 
 def _judge(
-    quantity: str,
-    dtype: str,
-    device: str,
-    trace: Callable[[str], tuple[_Trace, _Trace]],
-    bounds: dict[str, float],
+    quantity: str, dtype: str, device: str, sides: _Sides, torch_model: torch.nn.Module
 ) -> Report:
     tolerance = TOLERANCES[quantity]
-    exact = _pair(*trace("float64"), tolerance)
+    ours, theirs = sides.keras("float64"), sides.torch("float64")
     layers = []
-    for keras_name, torch_name, error, where in exact:
-        verdict = "equal" if error <= tolerance else "different"
-        layers.append(LayerReport(keras_name, torch_name, error, verdict, where))
-    if dtype == "float32" and all(x.verdict == "equal" for x in layers):
-        layers = _judge_float32(tolerance, trace, bounds)
+    for pair in _pair(ours, theirs):
+        verdict = "equal" if pair.error <= tolerance else "different"
+        where = pair.where(tolerance)
+        error = getattr(pair, where) if verdict == "different" else pair.error
+        names = (pair.keras_name, pair.torch_name)
+        layers.append(LayerReport(*names, error, verdict, where))
+    if dtype == "float32" and all(layer.verdict == "equal" for layer in layers):
+        bounds = _rounding(quantity, sides, theirs, torch_model)
+        reference = theirs
+        ours, theirs = sides.keras("float32"), sides.torch("float32")
+        layers = _judge_float32(ours, theirs, reference, tolerance, bounds)
     verdicts = {layer.verdict for layer in layers}
     verdict = next(v for v in ("different", "rounding", "equal") if v in verdicts)
-    errors = [layer.error for layer in layers]
-    error = errors[-1] if quantity == "outputs" else max(errors)
+    if quantity == "outputs":
+        error = _error(ours.outputs, theirs.outputs)
+    else:
+        error = max(layer.error for layer in layers)
     return Report(quantity, dtype, device, error, verdict, layers)
 
 
+def _rounding(
+    quantity: str, sides: _Sides, reference: Trace, model: torch.nn.Module
+) -> list[float]:
+    """Returns, for each row, the error that float32 rounding explains."""
+    scale = rounding.BACKWARD if quantity == "gradients" else 1.0
+    effects = []
+    for seed in range(rounding.SIMULATIONS):
+        with rounding.simulated_rounding(model, seed, scale):
+            disturbed = sides.torch("float64")
+        effects.append([pair.error for pair in _pair(disturbed, reference)])
+    largest = np.max(effects, axis=0)
+    return list(rounding.UNIT + rounding.MARGIN * largest)
+
+
 def _judge_float32(
-    tolerance: float,
-    trace: Callable[[str], tuple[_Trace, _Trace]],
-    bounds: dict[str, float],
+    ours: Trace, theirs: Trace, reference: Trace, tolerance: float, bounds: list[float]
 ) -> list[LayerReport]:
-    _, reference = trace("float64")
-    keras_trace, torch_trace = trace("float32")
     layers = []
-    for sides in zip(
-        _pair(keras_trace, torch_trace, tolerance),
-        _pair(keras_trace, reference, tolerance),
-        _pair(torch_trace, reference, tolerance),
+    for pair, by_keras, by_torch, bound in zip(
+        _pair(ours, theirs),
+        _pair(ours, reference),
+        _pair(theirs, reference),
+        bounds,
         strict=True,
     ):
-        (keras_name, torch_name, error, where), (*_, by_keras, _), (*_, by_torch, _) = (
-            sides
-        )
-        bound = bounds[torch_name]
-        if error <= tolerance:
+        worse = max(by_keras, by_torch, key=lambda side: side.error)
+        if pair.error <= tolerance:
             verdict = "equal"
         else:
-            verdict = "rounding" if max(by_keras, by_torch) <= bound else "different"
+            verdict = "rounding" if worse.error <= bound else "different"
         layers.append(
             LayerReport(
-                keras_name, torch_name, error, verdict, where, by_keras, by_torch, bound
+                pair.keras_name,
+                pair.torch_name,
+                pair.error,
+                verdict,
+                worse.where(bound),
+                by_keras.error,
+                by_torch.error,
+                bound,
             )
         )
     return layers
 
 
-def _pair(
-    keras_trace: _Trace, torch_trace: _Trace, tolerance: float
-) -> list[tuple[str | None, str | None, float, str]]:
-    """Returns (Keras name, PyTorch name, error, where) of each row, in order."""
+def _pair(keras_trace: Trace, torch_trace: Trace) -> list[_Pair]:
+    """Returns the errors of each row, in order; infinite without a partner."""
     order = list(keras_trace.rows)
     torch_order = list(torch_trace.rows)
     for index, key in enumerate(torch_order):
@@ -384,29 +286,27 @@ def _pair(
         _input_error(keras_trace.rows.get(key), torch_trace.rows.get(key))
         for key in order
     ]
-    handed_on.append(_error(keras_trace.output, torch_trace.output))
+    handed_on.append(_error(keras_trace.outputs, torch_trace.outputs))
     pairs = []
     for index, key in enumerate(order):
         ours, theirs = keras_trace.rows.get(key), torch_trace.rows.get(key)
+        names = (ours and ours.name, theirs and theirs.name)
         if ours is None or theirs is None:
-            names = (ours and ours.name, theirs and theirs.name)
-            pairs.append((*names, math.inf, "output"))
+            pairs.append(_Pair(*names, 0.0, math.inf, 0.0))
             continue
         before = handed_on[0] if index == 0 else 0.0
-        output = relative_error(ours.output, theirs.output)
-        after = handed_on[index + 1]
-        if before > tolerance:
-            pairs.append((ours.name, theirs.name, before, "before"))
-        elif after > tolerance >= output:
-            pairs.append((ours.name, theirs.name, after, "after"))
-        else:
-            pairs.append((ours.name, theirs.name, output, "output"))
-    return pairs
+        output = _error(ours.outputs, theirs.outputs)
+        pairs.append(_Pair(*names, before, output, handed_on[index + 1]))
+    return pairs or [_Pair("model", "model", 0.0, handed_on[-1], 0.0)]
 
 
-def _input_error(ours: _Row | None, theirs: _Row | None) -> float:
+def _input_error(ours: Row | None, theirs: Row | None) -> float:
     return _error(ours and ours.inputs, theirs and theirs.inputs)
 
 
-def _error(ours: np.ndarray | None, theirs: np.ndarray | None) -> float:
-    return 0.0 if ours is None or theirs is None else relative_error(ours, theirs)
+def _error(ours: Arrays | None, theirs: Arrays | None) -> float:
+    if ours is None or theirs is None:
+        return 0.0
+    if len(ours) != len(theirs):
+        return math.inf
+    return max(map(relative_error, ours, theirs), default=0.0)

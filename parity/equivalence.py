@@ -2,15 +2,18 @@
 
 import contextlib
 import io
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from parity.frameworks import keras  # noqa: F401  (the order of imports)
 from keras_impl.train import train as train_keras
 from parity.spec import runs
+from parity.spec.errors import UsageError
 from torch_impl.train import train as train_torch
 
 MARGIN = 0.01  # one percentage point
@@ -34,6 +37,7 @@ class Equivalence:
     difference: float
     p_value: float
     equivalent: bool
+    first_seed: int = 0
 
     def __str__(self) -> str:
         """Returns a line per seed and the verdict."""
@@ -41,7 +45,7 @@ class Equivalence:
         lines = [
             f"  seed {seed}  keras {ours:.4f}  torch {theirs:.4f}  "
             f"difference {ours - theirs:+.4f}"
-            for seed, (ours, theirs) in enumerate(pairs)
+            for seed, (ours, theirs) in enumerate(pairs, self.first_seed)
         ]
         verdict = "equivalent" if self.equivalent else "not shown to be equivalent"
         differences = np.subtract(self.keras_accuracies, self.torch_accuracies)
@@ -66,9 +70,14 @@ def paired_equivalence(
     Args:
         keras_accuracies: fractions, one per seed.
         torch_accuracies: of the same seeds.
+
+    Raises:
+        UsageError: there are fewer than two seeds.
     """
     from scipy.stats import ttest_1samp
 
+    if len(keras_accuracies) < 2:
+        raise UsageError("one seed proves nothing: give 2 or more")
     differences = np.subtract(keras_accuracies, torch_accuracies)
     difference = float(differences.mean())
     if np.ptp(differences) == 0:  # no variance: the t statistic would be 0 / 0
@@ -92,11 +101,17 @@ def compare_accuracies(options: runs.Options, seeds: int) -> Equivalence:
     Both start from the PyTorch side's initial weights and see the same batches.
 
     Args:
-        options: of the trainings; seed, weights and output are set here.
-        seeds: how many, from 0.
+        options: of the trainings; weights and output are set here.
+        seeds: how many, from the options' seed on.
     """
     accuracies = {"keras": [], "torch": []}
-    for seed in range(seeds):
+    first = options.seed
+    for seed in tqdm(
+        range(first, first + seeds),
+        "seeds",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    ):
         with (
             tempfile.TemporaryDirectory() as folder,
             contextlib.redirect_stdout(io.StringIO()),
@@ -109,4 +124,5 @@ def compare_accuracies(options: runs.Options, seeds: int) -> Equivalence:
             ours = train_keras(options)
         accuracies["keras"].append(ours.epochs[-1]["test_accuracy"])
         accuracies["torch"].append(theirs.epochs[-1]["test_accuracy"])
-    return paired_equivalence(accuracies["keras"], accuracies["torch"])
+    result = paired_equivalence(accuracies["keras"], accuracies["torch"])
+    return replace(result, first_seed=first)

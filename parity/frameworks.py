@@ -25,20 +25,18 @@ import torchvision  # noqa: E402, I001
 import torch  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import keras  # noqa: E402
-from keras_impl.devices import select_device  # noqa: E402
+from keras_impl.devices import share_gpus  # noqa: E402
 
 __all__ = ["keras", "missing_gpu", "tf", "torch", "torchvision"]
 
 
 def missing_gpu() -> str | None:
     """Returns why the two frameworks cannot be compared on a GPU here, if so."""
-    if not tf.config.list_physical_devices("GPU"):
+    if not share_gpus():
         return "TensorFlow sees no GPU"
     if not torch.cuda.is_available():
         return "PyTorch sees no GPU"
     return None
 
 
-if missing_gpu() is None:
-    # Before its first use, at which TensorFlow would take the GPU's whole memory.
-    select_device("auto")
+share_gpus()  # before the first use, at which TensorFlow would take all their memory

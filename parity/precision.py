@@ -1,4 +1,8 @@
-"""Runs any model in another floating-point type or on another device, and undoes it."""
+"""Runs any model in another floating-point type or on another device, and undoes it.
+
+Where Keras has no public way to a layer's variables or to a variable's tensor, its
+private attributes are used here and in `keras_impl/tracing.py`, and nowhere else.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +18,7 @@ def keras_as(model: keras.Model, dtype: str, device: str) -> Iterator[keras.Mode
 
     The model itself is changed and put back, since one that is subclassed cannot be
     copied in general: its variables are exchanged for others, its layers' policies
-    and the default floating-point type likewise.
+    and the default floating-point type likewise. TensorFloat-32 is off while inside.
 
     Args:
         model: a built model on the TensorFlow backend.
@@ -28,6 +32,7 @@ def keras_as(model: keras.Model, dtype: str, device: str) -> Iterator[keras.Mode
         setattr(owner, attribute, value)
 
     floatx = keras.config.floatx()
+    tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
     try:
         with tf.device(select_keras_device(device)):
             keras.config.set_floatx(dtype)
@@ -47,6 +52,7 @@ def keras_as(model: keras.Model, dtype: str, device: str) -> Iterator[keras.Mode
             yield model
     finally:
         keras.config.set_floatx(floatx)
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
         for owner, attribute, value in reversed(undo):
             setattr(owner, attribute, value)
 
@@ -58,28 +64,34 @@ def torch_as(
     """Turns a PyTorch model into one of another type and device while inside.
 
     Put back as it was, like the Keras model: a copy would lose a forward function
-    that its owner has replaced.
+    that its owner has replaced. TensorFloat-32 is off while inside.
 
     Args:
         model: any module.
         dtype: "float32" or "float64".
         device: "cpu" or "gpu".
     """
+    tf32 = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
     parameters = [(p, p.data, p.grad) for p in model.parameters()]
-    modules = [(m, m.training, dict(m._buffers)) for m in model.modules()]
+    modules = [
+        (m, m.training, dict(m.named_buffers(recurse=False))) for m in model.modules()
+    ]
     try:
+        target = select_torch_device(device)
         for parameter, data, _ in parameters:
             parameter.grad = None
             parameter.data = data.clone()
         for module, _, buffers in modules:
-            copies = {k: b if b is None else b.clone() for k, b in buffers.items()}
-            module._buffers.update(copies)
-        yield model.to(select_torch_device(device), getattr(torch, dtype))
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer.clone())
+        yield model.to(target, getattr(torch, dtype))
     finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
         for parameter, data, gradient in parameters:
             parameter.grad = None
             parameter.data = data
             parameter.grad = gradient
         for module, training, buffers in modules:
             module.training = training
-            module._buffers.update(buffers)
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer)

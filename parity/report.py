@@ -1,11 +1,9 @@
 """What a comparison found, as a table and as JSON."""
 
-import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from parity.spec.files import write_atomically
+from parity.spec.files import write_json
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Report:
 
     def to_json(self, path: str | Path) -> None:
         """Writes the whole report; an infinite error is the string "Infinity"."""
-        write_json(path, self.to_dict())
+        write_json(Path(path), self.to_dict())
 
     def __str__(self) -> str:
         """Returns the table."""
@@ -99,19 +97,3 @@ def _name(layer: LayerReport) -> str:
     if layer.keras_name == layer.torch_name:
         return layer.keras_name
     return f"{layer.keras_name} | {layer.torch_name}"
-
-
-def write_json(path: str | Path, content: object) -> None:
-    """Writes a nested value or report, whole or not at all."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    write_atomically(Path(path), lambda file: file.write_text(text + "\n", "utf-8"))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Report):
-        return _plain(value.to_dict())
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return "Infinity" if value == math.inf else value

@@ -1,5 +1,6 @@
 """Trains both sides step by step, from the same weights on the same batches."""
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,21 +14,24 @@ from keras_impl import weights as keras_weights
 from keras_impl.optim import create_optimizer as create_keras_optimizer
 from keras_impl.train import compute_gradients as keras_gradients
 from keras_impl.train import make_predictor as make_keras_predictor
-from parity.comparison import (
-    TOLERANCES,
-    relative_error,
-    rounding_bounds,
-)
+from parity import rounding
+from parity.comparison import TOLERANCES, check_settings, relative_error
 from parity.precision import keras_as, torch_as
-from parity.report import write_json
+from parity.spec.errors import UsageError, unknown
+from parity.spec.files import write_json
+from parity.spec.recipes import OPTIMIZERS
+from parity.traces import gradient_or_nan
 from torch_impl import weights as torch_weights
 from torch_impl.optim import create_optimizer as create_torch_optimizer
 from torch_impl.train import compute_gradients as torch_gradients
 from torch_impl.train import make_predictor as make_torch_predictor
 
-# Trainings with float32's roundings are simulated in float64 this often; the largest
-# effect counts.
-SIMULATIONS = 5
+QUANTITIES = ("batch", "loss", "gradients", "weights")
+
+# A tensor is compared relative to its own norm, but at least to this part of the norm
+# of all tensors together: the gradient of a bias before a BatchNorm is 0 but for
+# rounding, and what an optimizer makes of it is rounding too.
+SMALLEST_PART = {"batch": 0.0, "gradients": 1e-4, "weights": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Step:
             the step): the largest over all tensors.
         verdict: "equal", "rounding" or "different".
         culprit: the first quantity and tensor that differ, None when none does.
-        bound: in float32, what rounding explains of the loss.
+        bounds: in float32, what rounding explains of each quantity.
     """
 
     number: int
@@ -51,7 +55,7 @@ class Step:
     errors: dict[str, float]
     verdict: str
     culprit: str | None = None
-    bound: float | None = None
+    bounds: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ class LockstepReport:
 
     def to_json(self, path: str | Path) -> None:
         """Writes the whole report; an infinite error is the string "Infinity"."""
-        write_json(path, asdict(self))
+        first = self.first_divergence
+        content = asdict(self) | {"first_divergence": first and asdict(first)}
+        write_json(Path(path), content)
 
     def __str__(self) -> str:
         """Returns the table; of many steps, some."""
@@ -99,8 +105,8 @@ class LockstepReport:
                 )
                 line = f"  {step.number:6}  {step.keras_loss:11.6g}  "
                 line += f"{step.torch_loss:11.6g}  {errors}  {step.verdict}"
-                if step.bound is not None:
-                    line += f" (rounding of the loss {step.bound:.1e})"
+                if step.bounds is not None:
+                    line += f" (rounding of the loss {step.bounds['loss']:.1e})"
                 lines.append(line)
         if first:
             lines.append(f"first divergence: step {first.number}, {first.culprit}")
@@ -151,12 +157,18 @@ def lockstep(
         device: "cpu" or "gpu".
         keras_test: images and labels to measure the accuracy on after the last step.
         torch_test: likewise.
+
+    Raises:
+        UsageError: an unknown optimizer, dtype or device, or no batch.
     """
-    keras_batches, torch_batches = list(keras_batches), list(torch_batches)
-    settings = (optimizer, learning_rate, device)
+    check_settings(dtype, device)
+    if optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", optimizer, OPTIMIZERS)
+    settings = (optimizer, learning_rate)
     bounds = None
     if dtype == "float32":
-        bounds = _loss_bounds(torch_model, torch_batches, settings)
+        torch_batches = list(torch_batches)  # the simulations need them too
+        bounds = _rounding(torch_model, torch_batches, settings, device)
     with (
         keras_as(keras_model, dtype, device) as ours,
         torch_as(torch_model, dtype, device) as theirs,
@@ -182,6 +194,8 @@ def lockstep(
                     torch_test[1],
                 ),
             )
+    if not steps:
+        raise UsageError("there is no batch to train on")
     verdicts = {step.verdict for step in steps}
     if dtype == "float64" and accuracies[0] != accuracies[1]:
         verdicts.add("different")
@@ -194,8 +208,7 @@ def _accuracy(predict, images, labels) -> float:
 
 
 def _keras_steps(model, batches, settings: tuple, dtype: str) -> Iterator[_State]:
-    name, learning_rate, _ = settings
-    optimizer = create_keras_optimizer(name, learning_rate)
+    optimizer = create_keras_optimizer(*settings)
     weights = keras_weights.named_weights(model)
     layouts = {id(weight.variable): weight.layout for weight in weights}
     variables = model.trainable_variables
@@ -205,7 +218,8 @@ def _keras_steps(model, batches, settings: tuple, dtype: str) -> Iterator[_State
         by_name = {}
         for variable, gradient in zip(variables, gradients, strict=True):
             layout = layouts[id(variable)]
-            by_name[layout.name] = layout.to_torch(np.asarray(gradient))
+            array = gradient_or_nan(gradient, variable)
+            by_name[layout.name] = layout.to_torch(array)
         yield _State(
             {"images": np.moveaxis(images.numpy(), -1, 1), "labels": labels.numpy()},
             float(loss),
@@ -215,102 +229,103 @@ def _keras_steps(model, batches, settings: tuple, dtype: str) -> Iterator[_State
 
 
 def _torch_steps(
-    model,
-    batches,
-    settings: tuple,
-    dtype: str,
-    rounding: tuple[float, torch.Generator] | None = None,
+    model, batches, settings: tuple, dtype: str, seed: int | None = None
 ) -> Iterator[_State]:
-    name, learning_rate, _ = settings
-    optimizer = create_torch_optimizer(name, learning_rate, model.parameters())
-    names = [name for name, _ in model.named_parameters()]
+    """Yields the state of each step; with a seed, under simulated rounding."""
+    name, learning_rate = settings
+    parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
+    optimizer = create_torch_optimizer(name, learning_rate, parameters.values())
     place = next(model.parameters()).device
-    for images, labels in batches:
+    for number, (images, labels) in enumerate(batches):
         images = images.to(place, getattr(torch, dtype))
-        loss, gradients = torch_gradients(model, images, labels.to(place))
+        disturbance = contextlib.nullcontext()
+        if seed is not None:
+            step_seed = 10_000 * seed + number
+            disturbance = rounding.simulated_rounding(
+                model, step_seed, rounding.BACKWARD
+            )
+        with disturbance:
+            loss, _ = torch_gradients(model, images, labels.to(place))
+        gradients = {k: gradient_or_nan(p.grad, p) for k, p in parameters.items()}
         optimizer.step()
-        if rounding is not None:
-            _round(model, *rounding)
-        arrays = [gradient.cpu().numpy().copy() for gradient in gradients]
+        if seed is not None:
+            rounding.disturb_weights(model, step_seed)
         state = torch_weights.state_dict(model)
         yield _State(
             {"images": images.cpu().numpy(), "labels": labels.cpu().numpy()},
             float(loss),
-            dict(zip(names, arrays, strict=True)),
+            gradients,
             {name: array.copy() for name, array in state.items()},
         )
 
 
-def _round(model, amount: float, generator: torch.Generator) -> None:
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.rand(parameter.shape, generator=generator) * 2 - 1
-            parameter.mul_(1 + amount * noise.to(parameter))
+def _rounding(model, batches, settings: tuple, device: str) -> list[dict[str, float]]:
+    """Returns, for each step, the errors that float32 rounding explains.
 
-
-def _loss_bounds(model, batches, settings: tuple) -> list[float]:
-    """Returns, for each step, the relative error of the loss that rounding explains.
-
-    The training is simulated in float64 with all weights disturbed after every step by
-    as much as the step's roundings in float32 may amount to. That shows how a training
-    magnifies them, and that they may send a maximum to another pixel of a window,
-    after which the two trainings part for good.
+    The training is simulated in float64 under the noise of float32. That shows how a
+    training magnifies rounding, and that rounding may send a maximum to another pixel
+    of a pooling window, after which two trainings part for good. Such a tie concerns
+    one image: where it falls is chance, so one image's part of the gradient is granted.
     """
-    amount = 3 * max(rounding_bounds(model).values())
 
-    def losses(seed: int | None) -> np.ndarray:
-        rounding = None
-        if seed is not None:
-            rounding = (amount, torch.Generator().manual_seed(seed))
-        with torch_as(model, "float64", settings[-1]) as exact:
-            states = _torch_steps(exact, batches, settings, "float64", rounding)
-            return np.array([state.loss for state in states])
+    def train(seed: int | None) -> list[_State]:
+        with torch_as(model, "float64", device) as exact:
+            return list(_torch_steps(exact, batches, settings, "float64", seed))
 
-    reference = losses(None)
-    effects = [np.abs(losses(seed) / reference - 1) for seed in range(SIMULATIONS)]
-    return list(amount + np.maximum.accumulate(np.max(effects, axis=0)))
+    reference = train(None)
+    largest = [dict.fromkeys(QUANTITIES, 0.0) for _ in reference]
+    for seed in range(rounding.SIMULATIONS):
+        for step, state, exact in zip(largest, train(seed), reference, strict=True):
+            for quantity in QUANTITIES:
+                error = max(_errors(quantity, state, exact).values())
+                step[quantity] = max(step[quantity], error)
+    bounds = []
+    for step, (images, _) in zip(largest, batches, strict=True):
+        before = bounds[-1] if bounds else step
+        bound = {
+            name: max(before[name], rounding.UNIT + rounding.MARGIN * error)
+            for name, error in step.items()
+        }
+        bound["batch"] = 0.0
+        for name in ("gradients", "weights"):
+            bound[name] = max(bound[name], 1 / len(images))
+        bounds.append(bound)
+    return bounds
 
 
 def _compare_step(
-    number: int, ours: _State, theirs: _State, bound: float | None
+    number: int, ours: _State, theirs: _State, bounds: dict[str, float] | None
 ) -> Step:
-    errors = {"batch": 0.0, "loss": relative_error(ours.loss, theirs.loss)}
+    tolerances = bounds or TOLERANCES | {"batch": 0.0}
+    largest = {}
     culprit = None
-    for quantity in ("batch", "loss", "gradients", "weights"):
-        if quantity == "loss":
-            tensors = {"loss": errors["loss"]}
-        else:
-            tensors = _tensor_errors(getattr(ours, quantity), getattr(theirs, quantity))
-        if quantity == "gradients":  # in the order of the backward pass
-            tensors = dict(reversed(tensors.items()))
-        errors[quantity] = max(tensors.values())
-        tolerance = TOLERANCES.get(quantity, 0.0) if bound is None else math.inf
-        if quantity == "batch":
-            tolerance = 0.0
-        elif quantity == "loss" and bound is not None:
-            tolerance = bound
-        if culprit is None:
-            wrong = (name for name, error in tensors.items() if not error <= tolerance)
-            name = next(wrong, None)
-            culprit = name and (name if quantity == name else f"{quantity} of {name}")
-    within = "equal" if errors["loss"] <= TOLERANCES["loss"] else "rounding"
-    return Step(
-        number,
-        ours.loss,
-        theirs.loss,
-        errors,
-        "different" if culprit else within,
-        culprit,
-        bound,
-    )
+    for quantity in QUANTITIES:
+        errors = _errors(quantity, ours, theirs)
+        largest[quantity] = max(errors.values())
+        wrong = (k for k, error in errors.items() if not error <= tolerances[quantity])
+        name = next(wrong, None)
+        if culprit is None and name is not None:
+            culprit = name if quantity == "loss" else f"{quantity} of {name}"
+    verdict = "different" if culprit else "rounding"
+    if not culprit and all(
+        largest[k] <= v for k, v in TOLERANCES.items() if k in largest
+    ):
+        verdict = "equal"
+    return Step(number, ours.loss, theirs.loss, largest, verdict, culprit, bounds)
 
 
-def _tensor_errors(
-    ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
-) -> dict[str, float]:
+def _errors(quantity: str, ours: _State, theirs: _State) -> dict[str, float]:
+    """Returns each tensor's error; gradients in the order of the backward pass."""
+    ours, theirs = getattr(ours, quantity), getattr(theirs, quantity)
+    if quantity == "loss":
+        return {"loss": relative_error(ours, theirs)}
+    norms = [np.linalg.norm(array[np.isfinite(array)]) for array in theirs.values()]
+    smallest = SMALLEST_PART[quantity] * math.hypot(*norms)
     names = list(dict.fromkeys([*theirs, *ours]))
+    if quantity == "gradients":
+        names.reverse()
     return {
-        name: relative_error(ours[name], theirs[name])
+        name: relative_error(ours[name], theirs[name], smallest)
         if name in ours and name in theirs
         else math.inf
         for name in names

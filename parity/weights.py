@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from parity.frameworks import keras, torch
@@ -105,29 +106,21 @@ def convert(
     target = Path(target)
     _check_suffix(target)
     tensors, metadata = read_weights(name, source, shape)
-    keras_model = create_keras_model(name, **_arguments(shape))
+    keras_model = create_keras_model(name, **shape.arguments())
     rows = keras_weights.load_state_dict(keras_model, tensors, str(source))
     if target.name.endswith(".safetensors"):
         metadata = runs.describe(name, shape, None) | metadata
-        files.save_weights(target, tensors, metadata)
+        files.save_weights(target, keras_weights.state_dict(keras_model), metadata)
     elif target.name.endswith(".weights.h5"):
         files.write_atomically(target, keras_model.save_weights)
     elif target.name.endswith(".keras"):
         files.write_atomically(target, keras_model.save)
     else:
-        torch_model = create_torch_model(name, **_arguments(shape))
-        torch_weights.load_state_dict(torch_model, tensors, str(source))
+        torch_model = create_torch_model(name, **shape.arguments())
+        copy_weights(keras_model, torch_model)
         state = torch_model.state_dict()
         files.write_atomically(target, lambda path: torch.save(state, path))
     return rows
-
-
-def _arguments(shape: recipes.Shape) -> dict[str, object]:
-    return {
-        "num_classes": shape.num_classes,
-        "image_size": (shape.height, shape.width),
-        "in_channels": shape.in_channels,
-    }
 
 
 def _check_suffix(path: Path) -> None:
@@ -142,12 +135,26 @@ def _read_keras(name: str, path: Path, shape: recipes.Shape) -> dict[str, np.nda
         if path.name.endswith(".keras"):
             model = keras.models.load_model(path, compile=False)
         else:
-            model = create_keras_model(name, **_arguments(shape))
+            model = create_keras_model(name, **shape.arguments())
             model.load_weights(path)
+            _check_count(path, len(model.variables))
     except Exception as error:
         # Keras raises whatever its readers do: OSError, KeyError, ValueError, ...
         raise WeightMismatch(f"{path} does not fit {name}: {_line(error)}") from None
     return keras_weights.state_dict(model)
+
+
+def _check_count(path: Path, wanted: int) -> None:
+    """Raises for tensors that Keras leaves unread in a `.weights.h5` file."""
+    found = []
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    if len(found) != wanted:
+        raise WeightMismatch(f"it holds {len(found)} tensors, not {wanted}: {found}")
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -157,11 +164,16 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         # Likewise: UnpicklingError, RuntimeError, EOFError, ...
         raise UsageError(f"{path} is no state_dict: {_line(error)}") from None
     if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
+        isinstance(name, str) and isinstance(value, torch.Tensor)
+        for name, value in state.items()
     ):
         raise UsageError(f"{path} is no state_dict: it is not a dict of tensors")
     counter = torch_weights.COUNTER
-    return {k: t.numpy() for k, t in state.items() if not k.endswith(counter)}
+    return {
+        name: tensor.detach().float().numpy()
+        for name, tensor in state.items()
+        if not name.endswith(counter)
+    }
 
 
 def _line(error: Exception) -> str:

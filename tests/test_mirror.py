@@ -13,6 +13,8 @@ MODELS = [path for path in FILES if path.parts[0] == "models"]
 
 # What only one side needs: a definition that its framework has otherwise.
 ONLY = {
+    "devices.py": {"share_gpus"},
+    "layers.py": {"BatchNormalization"},
     "optim.py": {"Adam", "SGD"},
     "tracing.py": {"input_shape", "flattened_maps"},
     "weights.py": {"Weight", "flattened_shapes", "to_common"},

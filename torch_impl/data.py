@@ -1,14 +1,18 @@
 """Data sets through torchvision, batches as PyTorch tensors (NCHW)."""
 
 import contextlib
+import gzip
 import io
+import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from parity.spec import datasets
+from parity.spec import datasets, files
+from parity.spec.errors import UsageError
 
 
 def load(name: str, data_dir: Path, height: int, width: int) -> datasets.Dataset:
@@ -33,13 +37,12 @@ def load(name: str, data_dir: Path, height: int, width: int) -> datasets.Dataset
 
 def _read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:
     from torchvision.datasets import MNIST, FashionMNIST
-    from torchvision.datasets.utils import extract_archive
 
     source = {"mnist": MNIST, "fashion_mnist": FashionMNIST}[name]
     raw = Path(data_dir) / source.__name__ / "raw"
     for file in datasets.find(name).files:
         if (raw / file).exists() and not (raw / file).with_suffix("").exists():
-            extract_archive(str(raw / file), str(raw))
+            _unpack(raw / file, datasets.find(name).files[file])
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             splits = [source(data_dir, train, download=True) for train in (True, False)]
@@ -50,6 +53,20 @@ def _read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:
     for split in splits:
         arrays += [split.data.numpy()[..., np.newaxis], split.targets.numpy()]
     return tuple(arrays)
+
+
+def _unpack(path: Path, md5: str) -> None:
+    def write(target: Path) -> None:
+        with gzip.open(path) as packed, open(target, "wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+
+    try:
+        files.write_atomically(path.with_suffix(""), write)
+    except (EOFError, UsageError, zlib.error) as error:
+        raise UsageError(
+            f"{path} is damaged ({error}); the original's MD5 is {md5}; "
+            "delete it and it is downloaded again"
+        ) from None
 
 
 def to_tensors(

@@ -15,13 +15,7 @@ from torch_impl.train import make_predictor, measure
 
 def load_model(trained: runs.Trained):
     """Returns the model of trained weights, from either side."""
-    shape = trained.shape
-    model = torch_impl.create_model(
-        trained.model,
-        num_classes=shape.num_classes,
-        image_size=(shape.height, shape.width),
-        in_channels=shape.in_channels,
-    )
+    model = torch_impl.create_model(trained.model, **trained.shape.arguments())
     weights.load_state_dict(model, trained.tensors, str(trained.path))
     return model
 

@@ -15,9 +15,17 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def leaf_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Returns the modules that hold no other module, by attribute path."""
-    layers = named_layers(model)
-    return {path: m for path, m in layers.items() if not list(m.children())}
+    """Returns the modules that hold no other or weights of their own, by path."""
+    return {
+        path: module
+        for path, module in named_layers(model).items()
+        if not list(module.children()) or own_variables(module)
+    }
+
+
+def own_variables(layer: nn.Module) -> list[torch.Tensor]:
+    """Returns a module's weights, parameters and state, without its submodules'."""
+    return [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
 
 
 @contextlib.contextmanager
@@ -27,27 +35,40 @@ def record_calls(model: nn.Module) -> Iterator[list[Call]]:
     Tensors are cloned: an operation in place would overwrite them afterwards.
     """
     calls = []
-    inputs = {}
+    waiting = []
 
-    def before(module: nn.Module, args: tuple) -> None:
-        inputs[module] = _clone(args[0])
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        waiting.append(_clone((args, kwargs)))
 
     def recording(name: str):
-        def after(module: nn.Module, args: tuple, output: object) -> None:
-            calls.append(Call(name, module, inputs.pop(module), _clone(output)))
+        def after(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+            calls.append(Call(name, module, waiting.pop(), _clone(output)))
 
         return after
 
     hooks = []
     try:
         for path, module in leaf_layers(model).items():
-            hooks.append(module.register_forward_pre_hook(before))
-            hooks.append(module.register_forward_hook(recording(path)))
+            hooks += [
+                module.register_forward_pre_hook(before, with_kwargs=True),
+                module.register_forward_hook(recording(path), with_kwargs=True),
+            ]
         yield calls
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _clone(value: object) -> object:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+def _clone(value: object) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.detach().clone() for tensor in tensors_in(value))
+
+
+def tensors_in(value: object) -> tuple[torch.Tensor, ...]:
+    """Returns the tensors in a nested value, in order (dicts by sorted keys)."""
+    if isinstance(value, torch.Tensor):
+        return (value,)
+    if isinstance(value, dict):
+        value = [value[key] for key in sorted(value)]
+    if isinstance(value, list | tuple):
+        return tuple(tensor for item in value for tensor in tensors_in(item))
+    return ()

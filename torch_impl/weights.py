@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from parity.spec import layouts
+from parity.spec.errors import WeightMismatch
 
 # BatchNorm2d counts its batches and never uses the count unless momentum is None;
 # Keras keeps no such count, so it has no place in the common form.
@@ -49,6 +50,9 @@ def load_state_dict(
     with torch.no_grad(), warnings.catch_warnings():
         # The arrays may be read-only: they are only read.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        try:
+            sources = {name: torch.from_numpy(tensors[name]) for name in weights}
+        except TypeError as error:
+            raise WeightMismatch(f"{source} does not fit: {error}") from None
         for name, weight in weights.items():
-            array = torch.from_numpy(tensors[name])
-            weight.view(array.shape).copy_(array)
+            weight.view(sources[name].shape).copy_(sources[name])

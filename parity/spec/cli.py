@@ -38,7 +38,9 @@ def run(program: str, main: Callable[[], int]) -> NoReturn:
         sys.exit(130)
 
 
-def _integer(least: int) -> Callable[[str], int]:
+def integer(least: int) -> Callable[[str], int]:
+    """Returns a parser of integers from `least` to the largest of 64 bits."""
+
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -48,13 +50,15 @@ def _integer(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not an integer of {least} or more"
             )
+        if value >= 2**63:
+            raise argparse.ArgumentTypeError(f"{text!r} has more than 63 bits")
         return value
 
     return parse
 
 
-positive = _integer(1)
-natural = _integer(0)
+positive = integer(1)
+natural = integer(0)
 
 
 def positive_float(text: str) -> float:

@@ -267,10 +267,18 @@ def read_image(path: Path, height: int, width: int, in_channels: int) -> np.ndar
         raise UsageError(f"image files have 1 or 3 channels, not {in_channels}")
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # convert() would cut it off at 255
+                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
             pixels = np.asarray(image.convert("L" if in_channels == 1 else "RGB"))
     except FileNotFoundError:
         raise UsageError(f"no such image file: {path}") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
         raise UsageError(f"not an image file: {path} ({error})") from None
     pixels = pixels.reshape(1, *pixels.shape[:2], in_channels)
     return resize(pixels, height, width)

@@ -1,5 +1,7 @@
 """Weight files in the common form, and writing that never loses an old file."""
 
+import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -23,8 +25,26 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
             write(Path(folder) / path.name)
             os.replace(Path(folder) / path.name, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+    except (OSError, RuntimeError) as error:  # PyTorch and HDF5 raise the latter
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UsageError(f"cannot write {path}: {reason}") from None
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a nested value; NaN and infinities, which JSON lacks, as strings."""
+    text = json.dumps(plain(content), indent=2, allow_nan=False, default=str)
+    write_atomically(path, lambda file: file.write_text(f"{text}\n", "utf-8"))
+
+
+def plain(value: object) -> object:
+    """Returns a nested value with "NaN", "Infinity" and "-Infinity" as strings."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    return value
 
 
 def save_weights(
@@ -37,10 +57,18 @@ def save_weights(
         tensors: name to array.
         metadata: what describes the model, kept in the file's header.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_atomically(path, lambda target: save_file(tensors, target, metadata))
+
+    def write(target: Path) -> None:
+        try:
+            save_file(tensors, target, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+
+    write_atomically(path, write)
 
 
 def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -58,5 +86,7 @@ def load_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
             return tensors, file.metadata() or {}
+    except TypeError as error:  # bfloat16, which NumPy lacks
+        raise UsageError(f"{path} holds numbers that NumPy lacks: {error}") from None
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is not a whole safetensors file: {error}") from None

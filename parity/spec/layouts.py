@@ -85,12 +85,18 @@ def find(
             input; PyTorch flattens it as (C, H, W).
 
     Raises:
-        WeightMismatch: no rule covers such a weight.
+        WeightMismatch: no rule covers such a weight, or a weight of another layer
+            than a dense one on a flattened map.
     """
     if (layer_class, weight) not in RULES:
         raise WeightMismatch(
             f"no layout rule for {weight!r} of {layer_class} layer {path!r}; "
             f"rules exist for {', '.join(sorted({layer for layer, _ in RULES}))}"
+        )
+    if flattened and layer_class != "Dense":
+        raise WeightMismatch(
+            f"no layout rule for {layer_class} layer {path!r} on a flattened map "
+            f"{flattened}; put it before the flattening"
         )
     torch_name, rule, axes = RULES[layer_class, weight]
     split_shape = shape

@@ -12,7 +12,6 @@ class Recipe:
     """A model's shape and the training that its source describes.
 
     Attributes:
-        family: the file in `keras_impl/models` and `torch_impl/models`.
         image_size: height and width of the square input, in pixels.
         smallest_image_size: the least height and width at which every layer has an
             output.
@@ -22,7 +21,6 @@ class Recipe:
     """
 
     name: str
-    family: str
     source: str
     image_size: int
     smallest_image_size: int
@@ -40,7 +38,6 @@ class Recipe:
 RECIPES = {
     "lenet5": Recipe(
         name="lenet5",
-        family="lenet",
         source="lecture notes on CNNs, section LeNet-5",
         image_size=28,
         smallest_image_size=16,
@@ -56,7 +53,6 @@ RECIPES = {
     ),
     "lenet5_1998": Recipe(
         name="lenet5_1998",
-        family="lenet",
         source="LeCun et al. 1998, figure 2",
         image_size=32,
         smallest_image_size=16,
@@ -89,6 +85,14 @@ class Shape:
     width: int
     in_channels: int
     num_classes: int
+
+    def arguments(self) -> dict[str, object]:
+        """Returns the arguments of `create_model` that make this shape."""
+        return {
+            "num_classes": self.num_classes,
+            "image_size": (self.height, self.width),
+            "in_channels": self.in_channels,
+        }
 
 
 def names(pattern: str = "*") -> list[str]:
@@ -125,6 +129,8 @@ def shape(
         UsageError: a number is not a positive integer or the image is too small.
     """
     size = recipe.image_size if image_size is None else image_size
+    if isinstance(size, tuple | list) and len(size) != 2:
+        raise UsageError(f"image_size must be a number or a pair, not {size!r}")
     height, width = size if isinstance(size, tuple | list) else (size, size)
     result = Shape(
         height,

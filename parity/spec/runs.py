@@ -89,18 +89,24 @@ class Run:
         self.options = options
         self.framework = framework
         self.versions = versions
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        default = Path("runs") / f"{options.model}-{framework}-{stamp}"
-        self.folder = Path(options.output or default)
-        if (self.folder / "args.json").exists():
-            raise UsageError(
-                f"{self.folder} holds a run already; choose another --output"
-            )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make {self.folder}: {error.strerror}") from None
+        self.folder = self._make_folder()
         self.epochs = []
+
+    def _make_folder(self) -> Path:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        default = Path("runs") / f"{self.options.model}-{self.framework}-{stamp}"
+        folder = self.options.output or default
+        try:
+            while self.options.output is None and folder.exists():
+                folder = folder.with_name(f"{folder.name}-again")
+            if (folder / "args.json").exists():
+                raise UsageError(
+                    f"{folder} holds a run already; choose another --output"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make {folder}: {error.strerror}") from None
+        return folder
 
     def start(self, dataset: Dataset, device: str, parameters: int) -> None:
         """Writes args.json and says what is about to be trained."""
@@ -113,8 +119,7 @@ class Run:
             "std": dataset.std,
             "versions": {"python": platform.python_version()} | self.versions,
         }
-        text = json.dumps(arguments, indent=2, default=str)
-        self.save("args.json", lambda path: path.write_text(text, "utf-8"))
+        files.write_json(self.folder / "args.json", arguments)
         train, test = len(dataset.train_images), len(dataset.test_images)
         self.say(
             f"{self.options.model} ({parameters:,} parameters) in {self.framework} on "
@@ -132,7 +137,7 @@ class Run:
     def log(self, **metrics: float) -> None:
         """Adds an epoch's line to metrics.jsonl and says it."""
         self.epochs.append({"epoch": len(self.epochs) + 1} | metrics)
-        lines = "".join(f"{json.dumps(epoch)}\n" for epoch in self.epochs)
+        lines = "".join(f"{json.dumps(files.plain(x))}\n" for x in self.epochs)
         self.save("metrics.jsonl", lambda path: path.write_text(lines, "utf-8"))
         values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         self.say(f"epoch {len(self.epochs)}/{self.options.epochs}  {values}")

@@ -9,11 +9,11 @@ class Call(NamedTuple):
     Attributes:
         name: the layer's attribute path.
         layer: the layer itself.
-        inputs: its first argument, a copy.
-        output: what it returned, a copy.
+        inputs: the tensors among its arguments.
+        outputs: the tensors that it returned.
     """
 
     name: str
     layer: Any
-    inputs: Any
-    output: Any
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
