@@ -11,6 +11,7 @@ from parity.frameworks import keras, torch
 from keras_impl import data as keras_data
 from parity.conftest import make_twins
 from parity.spec import datasets
+from parity.spec.errors import UsageError
 from torch_impl import data as torch_data
 
 RATES = {"sgd": 0.01, "momentum": 0.01, "adam": 1e-3}
@@ -95,6 +96,21 @@ def test_a_wrong_gradient_is_found():
     report = parity.lockstep(keras_model, torch_model, *batches(2))
     assert report.first_divergence.number == 1
     assert report.first_divergence.culprit == "gradients of fc1.bias"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimizer": "rmsprop"}, "unknown optimizer 'rmsprop'"),
+        ({"dtype": "float16"}, "unknown dtype 'float16'"),
+        ({"device": "cuda"}, "unknown device 'cuda'"),
+    ],
+)
+def test_what_is_refused(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        parity.lockstep(*twins(), *batches(1), **arguments)
+    with pytest.raises(UsageError, match="there is no batch"):
+        parity.lockstep(*twins(), [], [])
 
 
 def test_the_models_are_left_as_they_were():

@@ -1,4 +1,4 @@
-"""Rung 8: float32 losses within rounding, and equivalent accuracies over five seeds."""
+"""Rung 9: float32 losses within rounding, and equivalent accuracies over five seeds."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from keras_impl import create_model as create_keras_model
 from parity.conftest import make_twins
 from parity.equivalence import compare_accuracies, paired_equivalence
 from parity.spec import runs
+from parity.spec.errors import UsageError
 from parity.test_optimizer import RATES, batches
 from torch_impl import create_model as create_torch_model
 
@@ -46,6 +47,36 @@ def test_rough_arithmetic_on_one_side_is_found():
     assert report.first_divergence.culprit == "loss"
 
 
+def test_a_wrong_gradient_in_float32_is_found():
+    keras_model, torch_model = make_twins("lenet5", image_size=28)
+    torch_model.fc1.weight.register_hook(lambda gradient: 3 * gradient)
+    report = parity.lockstep(keras_model, torch_model, *batches(1), dtype="float32")
+    assert report.first_divergence.culprit == "gradients of fc1.weight"
+
+
+def test_a_frozen_layer_on_one_side_in_float32_is_found():
+    keras_model, torch_model = make_twins("lenet5", image_size=28)
+    keras_model.fc2.trainable = False
+    report = parity.lockstep(keras_model, torch_model, *batches(1), dtype="float32")
+    assert report.first_divergence.culprit == "gradients of fc2.bias"
+
+
+def test_accuracies_that_differ_after_equal_steps_are_found():
+    keras_model, torch_model = make_twins("lenet5", image_size=28)
+    ours, theirs = batches(1)
+    (images, labels), (torch_images, torch_labels) = ours[0], theirs[0]
+    report = parity.lockstep(
+        keras_model,
+        torch_model,
+        ours,
+        theirs,
+        keras_test=(images, labels),
+        torch_test=(torch_images, (torch_labels + 1) % 10),
+    )
+    assert {step.verdict for step in report.steps} == {"equal"}
+    assert report.verdict == "different"
+
+
 @pytest.mark.slow
 def test_accuracies_over_five_seeds_are_equivalent(device):
     result = compare_accuracies(runs.options("lenet5", device=device), seeds=5)
@@ -71,3 +102,8 @@ def test_accuracies_without_variance():
     same = paired_equivalence([0.98] * 5, [0.98] * 5)
     assert same.equivalent
     assert not paired_equivalence([0.98] * 5, [0.96] * 5).equivalent
+
+
+def test_one_seed_proves_nothing():
+    with pytest.raises(UsageError, match="one seed proves nothing"):
+        paired_equivalence([0.98], [0.98])

@@ -73,6 +73,8 @@ def test_what_is_refused():
     keras_model, torch_model = make_twins("lenet5")
     with pytest.raises(UsageError, match="unknown dtype 'float16'; did you mean float"):
         parity.compare(keras_model, torch_model, dtype="float16")
+    with pytest.raises(UsageError, match="unknown device 'cuda'"):
+        parity.compare(keras_model, torch_model, device="cuda")
     with pytest.raises(UsageError, match="is not built: call it on images first"):
         parity.compare(Empty(), torch_model)
 

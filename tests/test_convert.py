@@ -9,6 +9,7 @@ import pytest
 import parity
 from parity.frameworks import keras, torch
 from keras_impl import create_model as create_keras_model
+from keras_impl.models import lenet
 from parity.conftest import make_twins
 from parity.spec import files, recipes
 from parity.spec.errors import UsageError
@@ -82,11 +83,41 @@ def test_a_file_of_another_network(source, sources, tmp_path):
     assert not (tmp_path / "b.pt").exists()
 
 
+def test_a_tensor_that_keras_leaves_unread_is_an_error(tmp_path):
+    class More(lenet.LeNet5):
+        def __init__(self):
+            super().__init__()
+            self.extra = keras.layers.Dense(7)
+
+        def call(self, images):
+            return super().call(images) + self.extra(images[:, 0, :3, 0])[:, :1]
+
+    model = More()
+    model(keras.Input((28, 28, 1)))
+    model.save_weights(tmp_path / "more.weights.h5")
+    with pytest.raises(parity.WeightMismatch, match="it holds 12 tensors, not 10"):
+        parity.convert("lenet5", tmp_path / "more.weights.h5", tmp_path / "b.pt", SHAPE)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_other_precisions_become_float32(dtype, tmp_path):
+    model = create_torch_model("lenet5").to(getattr(torch, dtype))
+    torch.save(dict(model.named_parameters()), tmp_path / "a.pt")
+    for target in ("b.safetensors", "b.pt"):
+        parity.convert("lenet5", tmp_path / "a.pt", tmp_path / target, SHAPE)
+        tensors, _ = read_weights("lenet5", tmp_path / target, SHAPE)
+        assert {array.dtype for array in tensors.values()} == {np.dtype("float32")}
+        expected = model.fc2.weight.detach().float().numpy()
+        assert np.array_equal(tensors["fc2.weight"], expected)
+
+
 def test_what_is_refused(sources, tmp_path):
     with pytest.raises(UsageError, match="no known suffix; choose from .safetensors"):
         parity.convert("lenet5", sources[".pt"], tmp_path / "b.onnx", SHAPE)
     with pytest.raises(UsageError, match="no such weights file: none.pt"):
         parity.convert("lenet5", Path("none.pt"), tmp_path / "b.keras", SHAPE)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(UsageError, match="is no state_dict: it is not a dict"):
-        parity.convert("lenet5", tmp_path / "list.pt", tmp_path / "b.keras", SHAPE)
+    torch.save({1: torch.ones(1)}, tmp_path / "numbers.pt")
+    for name in ("list.pt", "numbers.pt"):
+        with pytest.raises(UsageError, match="is no state_dict: it is not a dict"):
+            parity.convert("lenet5", tmp_path / name, tmp_path / "b.keras", SHAPE)

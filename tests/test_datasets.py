@@ -1,5 +1,6 @@
 """The catalogue, the digits, the statistics and the batch order."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,30 @@ def test_missing_files_without_a_network_are_one_clear_line(
     assert looked_for[data] in message
 
 
+@pytest.mark.parametrize("content", [b"", b"no gzip", "half"])
+def test_a_damaged_archive_is_named_and_leaves_no_half_file(
+    content, tmp_path, no_network
+):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    if content == "half":
+        content = gzip.compress(bytes(range(256)) * 100)[:-20]
+    path = raw / "train-images-idx3-ubyte.gz"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as raised:
+        torch_impl.data.load("mnist", tmp_path, 28, 28)
+    if content:  # an empty archive is a valid one that holds nothing
+        assert f"{path} is damaged" in str(raised.value)
+        assert list(raw.iterdir()) == [path]
+
+
+def test_the_catalogue_describes_the_digits():
+    spec = datasets.find("digits")
+    train, _, test, _ = datasets.load_digits(8, 8)
+    assert train.shape == (spec.train_size, *spec.image_shape)
+    assert test.shape == (spec.test_size, *spec.image_shape)
+
+
 @pytest.mark.parametrize("data", [keras_impl.data, torch_impl.data])
 def test_an_unknown_data_set(data):
     with pytest.raises(
@@ -138,6 +163,9 @@ def test_reading_image_files(tmp_path):
         0,
         0,
     ]
+    deep = Image.fromarray(np.full((3, 3), 257 * 100, np.uint16))
+    deep.save(tmp_path / "deep.png")
+    assert np.unique(datasets.read_image(tmp_path / "deep.png", 3, 3, 1)) == [100]
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(UsageError, match="not an image file: .*text.png"):
         datasets.read_image(tmp_path / "text.png", 5, 4, 1)

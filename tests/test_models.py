@@ -74,12 +74,13 @@ def test_the_same_seed_gives_the_same_weights(side, name):
 def test_a_seed_leaves_the_random_state_alone(side):
     import random
 
-    state = random.getstate()
+    torch = pytest.importorskip("torch")
     unseeded = [weights(side, side.create_model("lenet5")) for _ in range(2)]
     assert not np.array_equal(unseeded[0][0], unseeded[1][0])
-    random.setstate(state)
+    states = random.getstate(), torch.get_rng_state()
     side.create_model("lenet5", seed=3)
-    assert random.getstate() == state
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
 
 
 def test_he_normal_is_not_cut_off(side):
@@ -117,6 +118,10 @@ def test_he_normal_is_not_cut_off(side):
         (
             {"name": "lenet5", "image_size": (28, 28.5)},
             "width must be a positive integer, not 28.5",
+        ),
+        (
+            {"name": "lenet5", "image_size": (28,)},
+            "image_size must be a number or a pair, not (28,)",
         ),
         (
             {"name": "lenet5", "in_channels": True},

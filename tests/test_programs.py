@@ -272,11 +272,50 @@ def test_parity_compare_on_the_command_line(trained, tmp_path):
     assert "unknown model 'lenet6'; did you mean lenet5" in last_line(done)
 
 
-def test_parity_train_on_the_command_line():
-    done = run("parity", "train", "lenet5", "--steps", "2", "--batch-size", "16")
+def test_parity_train_on_the_command_line(tmp_path):
+    arguments = ("parity", "train", "lenet5", "--batch-size", "16")
+    done = run(*arguments, "--steps", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 steps of adam in float64 on cpu: equal")
     assert "test accuracy: keras 0." in done.stdout
+    # A training that leaves the numbers is reported like any other.
+    arguments += ("--optimizer", "sgd", "--lr", "1e30", "--steps", "3")
+    done = run(*arguments, "--dtype", "float32", "--json", tmp_path / "report.json")
+    assert done.returncode in (0, 1), done.stderr
+    steps = json.loads((tmp_path / "report.json").read_text())["steps"]
+    assert [step["number"] for step in steps] == [1, 2, 3]
+
+
+def test_parity_train_makes_whole_epochs(tmp_path):
+    done = run("parity", "train", "lenet5", "--epochs", "1", "--batch-size", "700")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 steps of adam")
+
+
+def test_parity_convert_on_the_command_line(trained, tmp_path):
+    target = tmp_path / "model.weights.h5"
+    done = run("parity", "convert", "lenet5", trained["torch"] / "model.pt", target)
+    assert done.returncode == 0, done.stderr
+    assert "fc1.weight               (HWC)O -> O(CHW)" in done.stdout
+    model = keras_impl.create_model("lenet5")
+    model.load_weights(target)
+    final, _ = files.load_weights(trained["torch"] / "final.safetensors")
+    assert np.array_equal(model.out.bias.numpy(), final["out.bias"])
+    done = run("parity", "convert", "lenet5_1998", target, tmp_path / "b.pt")
+    assert done.returncode == 2
+    assert "does not fit lenet5_1998" in last_line(done)
+
+
+def test_parity_accuracy_on_the_command_line():
+    arguments = ("parity", "accuracy", "lenet5", "--epochs", "1", "--seed", "3")
+    done = run(*arguments, "--seeds", "2")
+    assert done.returncode in (0, 1), done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["seed", "3"], ["seed", "4"]]
+    assert ("equivalent within" in lines[2]) == (done.returncode == 0) or (
+        "not shown" in lines[2]
+    )
+    assert run(*arguments, "--seeds", "1").returncode == 2
 
 
 @pytest.mark.parametrize(
