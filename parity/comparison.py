@@ -240,7 +240,7 @@ def _rounding(
             disturbed = sides.torch("float64")
         effects.append([pair.error for pair in _pair(disturbed, reference)])
     largest = np.max(effects, axis=0)
-    return list(rounding.UNIT + rounding.MARGIN * largest)
+    return list(rounding.LEAST + rounding.MARGIN * largest)
 
 
 def _judge_float32(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import parity
-from parity.frameworks import torch
+from parity.frameworks import tf, torch
 from keras_impl import create_model as create_keras_model
 from parity.conftest import make_twins
 from parity.equivalence import compare_accuracies, paired_equivalence
@@ -45,6 +45,27 @@ def test_rough_arithmetic_on_one_side_is_found():
     report = parity.lockstep(keras_model, torch_model, *batches(3), dtype="float32")
     assert report.verdict == "different"
     assert report.first_divergence.culprit == "loss"
+
+
+def test_rough_arithmetic_on_both_sides_is_found():
+    """Two sides that agree with each other may both be wrong."""
+    keras_model, torch_model = make_twins("lenet5", image_size=28)
+
+    dense, keras_dense = torch_model.fc1.forward, keras_model.fc1.call
+
+    def torch_rough(x):
+        return dense(x.bfloat16().float()) if x.dtype == torch.float32 else dense(x)
+
+    def keras_rough(x, **_):
+        x = tf.cast(tf.cast(x, "bfloat16"), x.dtype) if x.dtype == "float32" else x
+        return keras_dense(x)
+
+    torch_model.fc1.forward = torch_rough
+    object.__setattr__(keras_model.fc1, "call", keras_rough)
+    report = parity.lockstep(keras_model, torch_model, *batches(1), dtype="float32")
+    step = report.first_divergence
+    assert step.culprit == "loss"
+    assert step.errors["loss"] < step.bounds["loss"]
 
 
 def test_a_wrong_gradient_in_float32_is_found():

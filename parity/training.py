@@ -46,7 +46,8 @@ class Step:
             the step): the largest over all tensors.
         verdict: "equal", "rounding" or "different".
         culprit: the first quantity and tensor that differ, None when none does.
-        bounds: in float32, what rounding explains of each quantity.
+        bounds: in float32, what rounding explains of each quantity, and the loss of a
+            float64 training, from which either side's loss is measured.
     """
 
     number: int
@@ -143,8 +144,8 @@ def lockstep(
     """Trains both models and compares batch, loss, gradients and weights every step.
 
     The models are as they were afterwards. float64 shows whether both make the same
-    steps; float32 whether each side's losses are as near to the float64 losses as
-    rounding allows, which is measured by rounding the weights of a float64 training.
+    steps; float32 whether each side's losses are as near to those of a float64 training
+    as rounding allows, which is measured by simulating it (`parity/rounding.py`).
 
     Args:
         keras_model: a built model.
@@ -280,13 +281,13 @@ def _rounding(model, batches, settings: tuple, device: str) -> list[dict[str, fl
                 error = max(_errors(quantity, state, exact).values())
                 step[quantity] = max(step[quantity], error)
     bounds = []
-    for step, (images, _) in zip(largest, batches, strict=True):
+    for step, state, (images, _) in zip(largest, reference, batches, strict=True):
         before = bounds[-1] if bounds else step
         bound = {
-            name: max(before[name], rounding.UNIT + rounding.MARGIN * error)
+            name: max(before[name], rounding.LEAST + rounding.MARGIN * error)
             for name, error in step.items()
         }
-        bound["batch"] = 0.0
+        bound |= {"batch": 0.0, "float64 loss": state.loss}
         for name in ("gradients", "weights"):
             bound[name] = max(bound[name], 1 / len(images))
         bounds.append(bound)
@@ -302,6 +303,11 @@ def _compare_step(
     for quantity in QUANTITIES:
         errors = _errors(quantity, ours, theirs)
         largest[quantity] = max(errors.values())
+        if quantity == "loss" and bounds:
+            answer = bounds["float64 loss"]
+            errors = {
+                "loss": max(relative_error(x.loss, answer) for x in (ours, theirs))
+            }
         wrong = (k for k, error in errors.items() if not error <= tolerances[quantity])
         name = next(wrong, None)
         if culprit is None and name is not None:
