@@ -1,0 +1,38 @@
+"""The README shows the code as it is, and names commands and flags that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from parity.spec import recipes
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("side", ["keras", "torch"])
+def test_the_networks_source_is_quoted_as_it_is(side):
+    source = (ROOT / f"{side}_impl" / "models" / "lenet.py").read_text("utf-8")
+    network = source[source.index("class LeNet5(") : source.index("\n\n\nclass ")]
+    assert f"```python\n{network}\n```" in README
+
+
+def test_every_model_is_listed_with_its_parameters():
+    for name, recipe in recipes.RECIPES.items():
+        line = next(x for x in README.splitlines() if x.startswith(f"| `{name}` |"))
+        assert line.endswith(f"| {recipe.parameters:,} |")
+
+
+def test_every_path_that_is_named_exists():
+    paths = re.findall(r"(?:pytest|python) ((?:parity|benchmarks)/[\w/.]*)", README)
+    assert len(set(paths)) >= 5
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_install_and_test_commands_are_those_of_ci():
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert 'pip install -e ".[test]" && pytest' in README
+    assert 'pip install -e ".[test]"\n' in script
+    assert script.endswith("\npytest\n")
