@@ -14,7 +14,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 @pytest.mark.parametrize("side", ["keras", "torch"])
 def test_the_networks_source_is_quoted_as_it_is(side):
     source = (ROOT / f"{side}_impl" / "models" / "lenet.py").read_text("utf-8")
-    network = source[source.index("class LeNet5(") : source.index("\n\n\nclass ")]
+    start = source.index("class LeNet5(")
+    network = source[start : source.index("\n\n\nclass ", start)]
     assert f"```python\n{network}\n```" in README
 
 
