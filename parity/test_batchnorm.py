@@ -86,12 +86,21 @@ def test_running_statistics_in_lockstep(optimizer, dtype, device):
         *twins(),
         *batches(8),
         optimizer=optimizer,
-        learning_rate=0.01,
+        learning_rate=1e-3,
         dtype=dtype,
         device=device,
     )
+    assert report.undetermined == ("conv.bias",)
     assert report.verdict in ("equal", "rounding"), report
     assert report.verdict == "equal" or dtype == "float32"
+
+
+def test_a_parameter_with_a_gradient_is_never_left_out():
+    keras_model, torch_model = twins()
+    torch_model.head.bias.register_hook(lambda gradient: 0 * gradient)
+    report = parity.lockstep(keras_model, torch_model, *batches(2))
+    assert report.first_divergence.culprit == "gradients of head.bias"
+    assert report.undetermined == ("conv.bias",)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,13 @@ QUANTITIES = ("batch", "loss", "gradients", "weights")
 
 # A tensor is compared relative to its own norm, but at least to this part of the norm
 # of all tensors together: the gradient of a bias before a BatchNorm is 0 but for
-# rounding, and what an optimizer makes of it is rounding too.
+# rounding.
 SMALLEST_PART = {"batch": 0.0, "gradients": 1e-4, "weights": 1e-3}
+
+# A gradient of no more than this part of all gradients, on both sides, is rounding: a
+# hundred units of it. What Adam makes of such a gradient, which it divides by its own
+# size, is chance. While a parameter has had no other, its value is not judged.
+NOISE = {"float64": 100 * 2.0**-53, "float32": 100 * rounding.UNIT}
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class LockstepReport:
             accuracies differ in float64.
         keras_accuracy: on the test images after the last step, None without any.
         torch_accuracy: likewise.
+        undetermined: parameters whose gradient was 0 but for rounding in every step, on
+            both sides; their gradients are compared, what became of them is not.
     """
 
     optimizer: str
@@ -77,6 +84,7 @@ class LockstepReport:
     steps: list[Step] = field(repr=False)
     keras_accuracy: float | None = None
     torch_accuracy: float | None = None
+    undetermined: tuple[str, ...] = ()
 
     @property
     def first_divergence(self) -> Step | None:
@@ -111,6 +119,9 @@ class LockstepReport:
                 lines.append(line)
         if first:
             lines.append(f"first divergence: step {first.number}, {first.culprit}")
+        if self.undetermined:
+            names = ", ".join(self.undetermined)
+            lines.append(f"undetermined (the gradient is 0 but for rounding): {names}")
         if self.keras_accuracy is not None:
             lines.append(
                 f"test accuracy: keras {self.keras_accuracy:.4f}, "
@@ -177,10 +188,13 @@ def lockstep(
         keras_states = _keras_steps(ours, keras_batches, settings, dtype)
         torch_states = _torch_steps(theirs, torch_batches, settings, dtype)
         pairs = zip(keras_states, torch_states, strict=True)
-        steps = [
-            _compare_step(number, *pair, bounds and bounds[number - 1])
-            for number, pair in enumerate(pairs, start=1)
-        ]
+        steps = []
+        noise = None
+        for number, pair in enumerate(pairs, start=1):
+            now = _noise(*pair, NOISE[dtype])
+            noise = now if noise is None else noise & now
+            bound = bounds and bounds[number - 1]
+            steps.append(_compare_step(number, *pair, noise, bound))
         accuracies = (None, None)
         if keras_test and torch_test:
             accuracies = (
@@ -201,7 +215,9 @@ def lockstep(
     if dtype == "float64" and accuracies[0] != accuracies[1]:
         verdicts.add("different")
     verdict = next(v for v in ("different", "rounding", "equal") if v in verdicts)
-    return LockstepReport(optimizer, dtype, device, verdict, steps, *accuracies)
+    return LockstepReport(
+        optimizer, dtype, device, verdict, steps, *accuracies, tuple(sorted(noise))
+    )
 
 
 def _accuracy(predict, images, labels) -> float:
@@ -294,15 +310,31 @@ def _rounding(model, batches, settings: tuple, device: str) -> list[dict[str, fl
     return bounds
 
 
+def _noise(ours: _State, theirs: _State, part: float) -> set[str]:
+    """Returns the parameters whose gradient is rounding and nothing else."""
+    found = []
+    for state in (ours, theirs):
+        norms = {name: np.linalg.norm(x) for name, x in state.gradients.items()}
+        largest = part * math.hypot(*norms.values())
+        found.append({k for k, norm in norms.items() if 0 < largest >= norm})
+    return set.intersection(*found)
+
+
 def _compare_step(
-    number: int, ours: _State, theirs: _State, bounds: dict[str, float] | None
+    number: int,
+    ours: _State,
+    theirs: _State,
+    noise: set[str],
+    bounds: dict[str, float] | None,
 ) -> Step:
     tolerances = bounds or TOLERANCES | {"batch": 0.0}
     largest = {}
     culprit = None
     for quantity in QUANTITIES:
         errors = _errors(quantity, ours, theirs)
-        largest[quantity] = max(errors.values())
+        if quantity == "weights":
+            errors = {name: e for name, e in errors.items() if name not in noise}
+        largest[quantity] = max(errors.values(), default=0.0)
         if quantity == "loss" and bounds:
             answer = bounds["float64 loss"]
             errors = {
