@@ -30,11 +30,14 @@ def load(name: str, data_dir: Path, height: int, width: int) -> datasets.Dataset
 
 
 def _read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:
+    import requests
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=data_dir)
     if not builder.is_prepared():
         try:
+            # Without a network tensorflow-datasets tries again for minutes.
+            requests.head(builder.URL, timeout=10)
             builder.download_and_prepare()
         except Exception as error:
             looked_for = str(builder.data_path)
