@@ -255,10 +255,10 @@ def _judge_float32(
         strict=True,
     ):
         worse = max(by_keras, by_torch, key=lambda side: side.error)
-        if pair.error <= tolerance:
-            verdict = "equal"
+        if worse.error > bound:
+            verdict = "different"
         else:
-            verdict = "rounding" if worse.error <= bound else "different"
+            verdict = "equal" if pair.error <= tolerance else "rounding"
         layers.append(
             LayerReport(
                 pair.keras_name,

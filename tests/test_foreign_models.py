@@ -350,6 +350,22 @@ def test_a_rough_output_in_float32_is_found():
     assert report.first_divergence.where == "after"
 
 
+def test_a_rough_output_on_both_sides_is_found():
+    """Two sides that are bit-equal in float32 may both be far from the answer."""
+    keras_model = keras_net(lambda m, x: ops.cast(ops.cast(x, "bfloat16"), x.dtype))
+    torch_model = torch_net(lambda m, x: x.bfloat16().to(x.dtype))
+    rough_call, rough_forward = keras_model.call, torch_model.forward
+    exact = "float64"
+    object.__setattr__(
+        keras_model, "call", lambda x: x if x.dtype == exact else rough_call(x)
+    )
+    torch_model.forward = lambda x: x if x.dtype == torch.float64 else rough_forward(x)
+    assert parity.compare(keras_model, torch_model).verdict == "equal"
+    report = parity.compare(keras_model, torch_model, dtype="float32")
+    assert report.error == 0.0
+    assert report.verdict == "different"
+
+
 def test_float64_images_in_float32():
     keras_model, torch_model = block_twins()
     parity.copy_weights(torch_model, keras_model)
