@@ -19,9 +19,8 @@ from parity.spec.errors import WeightMismatch
 
 
 class Weight(NamedTuple):
-    """One variable, its place in the model and its layout in the common form."""
+    """One variable and its layout in the common form."""
 
-    path: str
     variable: keras.Variable
     layout: layouts.Layout
 
@@ -49,7 +48,7 @@ def named_weights(model: keras.Model) -> list[Weight]:
                 tuple(variable.shape),
                 flattened.get(path),
             )
-            weights.append(Weight(f"{path}.{variable.name}", variable, layout))
+            weights.append(Weight(variable, layout))
     found = {id(weight.variable) for weight in weights}
     lost = [variable.path for variable in model.weights if id(variable) not in found]
     if lost:

@@ -30,6 +30,7 @@ class Equivalence:
         difference: the mean of keras - torch.
         p_value: of the hypothesis that the means are at least MARGIN apart.
         equivalent: whether that hypothesis is rejected at LEVEL.
+        first_seed: the seed of the first accuracies.
     """
 
     keras_accuracies: tuple[float, ...]
