@@ -1,32 +1,55 @@
 """Data sets through tensorflow-datasets, batches as TensorFlow tensors (NHWC)."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from parity.spec import datasets
+from parity.spec import augmentation, datasets, folders
 
 
-def load(name: str, data_dir: Path, height: int, width: int) -> datasets.Dataset:
+def load(
+    name: str,
+    data_dir: Path,
+    height: int,
+    width: int,
+    *,
+    only_labels: Sequence[int] | None = None,
+    label_names: Path | str | None = None,
+    strict: bool = False,
+) -> datasets.Dataset:
     """Returns a data set, downloaded to data_dir where it is not there already.
 
     Args:
-        name: a name in the catalogue.
+        name: a name in the catalogue, or "folder" for the image folder data_dir.
         data_dir: the folder of tensorflow-datasets.
         height: of the images wanted, in pixels.
         width: likewise.
+        only_labels: labels of the images to keep, which become 0, 1, ...; None for all.
+        label_names: of an image folder's classes: a JSON file, or "animals10".
+        strict: a file in an image folder that is not a whole image is an error.
 
     Raises:
-        UsageError: an unknown name, or files that are neither here nor downloadable.
+        UsageError: an unknown name, or files that are neither here nor downloadable,
+            or an image folder that does not hold what it should.
     """
+    if name == "folder":
+        return folders.read_folder(
+            data_dir,
+            height,
+            width,
+            label_names=label_names,
+            strict=strict,
+            only_labels=only_labels,
+        )
     datasets.find(name)
     if name == "digits":
         arrays = datasets.load_digits(height, width)
     else:
         arrays = _read(name, data_dir)
-    return datasets.prepare(name, arrays, height, width)
+    return datasets.prepare(name, arrays, height, width, only_labels)
 
 
 def _read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:
@@ -37,7 +60,8 @@ def _read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:
     if not builder.is_prepared():
         try:
             # Without a network tensorflow-datasets tries again for minutes.
-            requests.head(builder.URL, timeout=10)
+            address = getattr(builder, "URL", builder.info.homepage)
+            requests.head(address, timeout=10)
             builder.download_and_prepare()
         except Exception as error:
             looked_for = str(builder.data_path)
@@ -69,3 +93,129 @@ def batches(
     for indices in order:
         indices = tf.constant(indices)
         yield tf.gather(images, indices), tf.gather(labels, indices)
+
+
+class Pipeline:
+    """Normalised batches of images in memory or in files.
+
+    Attributes:
+        size: (height, width) of the images, in pixels.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray | folders.ImageFiles,
+        labels: np.ndarray,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        augment: Collection[str] = (),
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        """Keeps the images, as tensors where nothing is drawn or read any more.
+
+        Args:
+            images: uint8 (N, H, W, C), or files of such images.
+            labels: int64 (N,).
+            mean: per channel, of images scaled to 0 to 1.
+            std: likewise.
+            augment: what varies the images, out of augmentation.NAMES.
+            seed: of what is drawn.
+            workers: images decoded at a time; 0 leaves the number to TensorFlow.
+        """
+        self.images = images
+        self.size = images.shape[1:3]
+        self.labels = labels
+        self.mean = mean
+        self.std = std
+        self.augment = tuple(augment)
+        self.seed = seed
+        self.workers = workers
+        self.tensors = None
+        if isinstance(images, np.ndarray) and not augment:
+            self.tensors = to_tensors(images, labels, mean, std)
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self.images)
+
+    def batches(
+        self, order: Iterable[np.ndarray], epoch: int = 0
+    ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Yields the images float32 (n, H, W, C) and labels int64 (n,) of each batch.
+
+        Args:
+            order: the indices of each batch.
+            epoch: from 0; each has crops and flips of its own.
+        """
+        if self.tensors is not None:
+            yield from batches(*self.tensors, order)
+            return
+        order = list(order)
+        indices = np.concatenate([np.empty(0, np.int64), *order])
+        choices = augmentation.choose(
+            self.augment, _sizes(self.images)[indices], indices, self.seed, epoch
+        )
+
+        def prepare(index: tf.Tensor, box: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+            return _crop_and_flip(read(index), box, flip, self.size)
+
+        with tf.device("CPU"):
+            read = _make_reader(self.images)
+            pixels = tf.data.Dataset.from_tensor_slices(
+                (indices, choices.boxes, choices.flips)
+            )
+            pixels = pixels.map(prepare, self.workers or tf.data.AUTOTUNE)
+            sizes = [len(indices) for indices in order] or [1]
+            pixels = pixels.batch(1).rebatch(sizes).prefetch(1)
+        for indices, batch in zip(order, pixels, strict=True):
+            scaled = tf.cast(batch, tf.float32) / 255.0
+            images = (scaled - np.float32(self.mean)) / np.float32(self.std)
+            yield images, tf.constant(self.labels[indices])
+
+
+def _sizes(images: np.ndarray | folders.ImageFiles) -> np.ndarray:
+    if isinstance(images, folders.ImageFiles):
+        return images.sizes
+    return np.broadcast_to(images.shape[1:3], (len(images), 2))
+
+
+def _make_reader(
+    images: np.ndarray | folders.ImageFiles,
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    channels = images.shape[3]
+    if isinstance(images, np.ndarray):
+        pixels = tf.constant(images)
+        return lambda index: pixels[index]
+    paths = tf.constant([os.fsencode(path) for path in images.paths])
+    native = tf.constant(images.native)
+
+    def decode(index: tf.Tensor) -> tf.Tensor:  # PNG too, whatever the name says
+        return tf.io.decode_jpeg(
+            tf.io.read_file(paths[index]),
+            channels,
+            dct_method="INTEGER_ACCURATE",  # the default is up to 6 grey levels off
+            try_recover_truncated=True,  # as Pillow does where it finds no end
+            acceptable_fraction=0.0,
+        )
+
+    def read(index: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cond(
+            native[index],
+            lambda: decode(index),
+            lambda: tf.numpy_function(images.decode, [index], tf.uint8),
+        )
+        return tf.ensure_shape(pixels, (None, None, channels))
+
+    return read
+
+
+def _crop_and_flip(
+    pixels: tf.Tensor, box: tf.Tensor, flip: tf.Tensor, size: tuple[int, int]
+) -> tf.Tensor:
+    top, left, box_height, box_width = tf.unstack(box)
+    pixels = pixels[top : top + box_height, left : left + box_width]
+    pixels = tf.image.resize(pixels, size, antialias=True)
+    pixels = tf.cast(tf.round(pixels), tf.uint8)
+    return tf.cond(flip, lambda: pixels[:, ::-1], lambda: pixels)

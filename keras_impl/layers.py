@@ -2,23 +2,131 @@
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import keras
+import numpy as np
 from keras import ops
 
+from parity.spec.padding import ceil_padding
 
-def he_normal() -> keras.Initializer:
+
+def he_normal(mode: str = "fan_in") -> keras.Initializer:
     """Returns He et al.'s initialiser: a normal distribution, not cut off.
 
     Keras's own `he_normal` cuts the distribution off at two standard deviations.
     """
-    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+    return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal")
 
 
 def glorot_uniform() -> keras.Initializer:
     """Returns Glorot & Bengio's initialiser: uniform within sqrt(6 / (in + out))."""
     return keras.initializers.GlorotUniform()
+
+
+class LocalResponseNorm(keras.layers.Layer):
+    """Divides by (k + alpha * sum of squares over `size` channels) ** beta.
+
+    Keras has no such layer, and TensorFlow's operation knows no float64.
+    Source: Krizhevsky, Sutskever & Hinton, NIPS 2012, section 3.3.
+    """
+
+    def __init__(self, size: int = 5, alpha: float = 1e-4, beta=0.75, k: float = 2.0):
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def call(self, images):
+        """Normalises images (N, H, W, C) over neighbouring channels."""
+        before, channels = self.size // 2, images.shape[-1]
+        widths = [(0, 0), (0, 0), (0, 0), (before, self.size - 1 - before)]
+        squares = ops.pad(ops.square(images), widths)
+        total = sum(squares[..., i : i + channels] for i in range(self.size))
+        scale = ops.convert_to_tensor(self.alpha, images.dtype)
+        power = ops.convert_to_tensor(self.beta, images.dtype)
+        return images / ops.power(self.k + scale * total, power)
+
+
+class Conv2D(keras.layers.Conv2D):
+    """A convolution padded with `padding` pixels of 0 on every side.
+
+    Keras knows "valid" and "same" only, and "same" with a stride puts the odd pixel
+    behind the image.
+    """
+
+    def __init__(self, filters: int, kernel_size, strides=1, padding=0, **kwargs):
+        super().__init__(filters, kernel_size, strides, "valid", **kwargs)
+        self.pixels = padding
+
+    def call(self, images):
+        """Convolves images (N, H, W, C)."""
+        return super().call(pad(images, self.pixels, 0.0))
+
+    def compute_output_shape(self, input_shape):
+        """Returns (N, H, W, filters)."""
+        count, height, width, channels = input_shape
+        padded = (count, height + 2 * self.pixels, width + 2 * self.pixels, channels)
+        return super().compute_output_shape(padded)
+
+
+class MaxPooling2D(keras.layers.Layer):
+    """Max-pooling padded with `padding` pixels of -inf on every side.
+
+    With ceil_mode a last window that is cut off by the border counts too. Keras knows
+    "valid" and "same" only.
+    """
+
+    def __init__(self, pool_size: int, strides=None, padding=0, ceil_mode=False):
+        super().__init__()
+        self.pool_size, self.strides = pool_size, strides or pool_size
+        self.padding, self.ceil_mode = padding, ceil_mode
+
+    def call(self, images):
+        """Pools images (N, H, W, C)."""
+        behind = (0, 0)
+        if self.ceil_mode:
+            behind = [
+                ceil_padding(size, self.pool_size, self.strides, self.padding)
+                for size in images.shape[1:3]
+            ]
+        images = pad(images, self.padding, -float("inf"), behind)
+        return ops.max_pool(images, self.pool_size, self.strides, "valid")
+
+
+class AdaptiveAveragePooling2D(keras.layers.Layer):
+    """Averages images (N, H, W, C) to (N, size, size, C), smaller ones too.
+
+    Output i is the mean of the pixels from floor(i * H / size) to
+    ceil((i + 1) * H / size), along the width alike. Keras's own layer fails on
+    TensorFlow where the image is smaller than the output.
+    """
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, images):
+        """Returns the means."""
+        rows, columns = (
+            ops.convert_to_tensor(self._weights(length), images.dtype)
+            for length in images.shape[1:3]
+        )
+        return ops.einsum("ph,nhwc,qw->npqc", rows, images, columns)
+
+    def _weights(self, length: int) -> np.ndarray:
+        weights = np.zeros((self.size, length))
+        for index, row in enumerate(weights):
+            start, stop = index * length // self.size, (index + 1) * length
+            row[start : -(-stop // self.size)] = 1
+        return weights / weights.sum(1, keepdims=True)
+
+
+def pad(images, pixels: int, value: float, behind: Iterable[int] = (0, 0)):
+    """Returns images (N, H, W, C) with a border, and more of it below and right."""
+    bottom, right = behind
+    if not (pixels or bottom or right):
+        return images
+    border = [(0, 0), (pixels, pixels + bottom), (pixels, pixels + right), (0, 0)]
+    return ops.pad(images, border, constant_values=value)
 
 
 class BatchNormalization(keras.layers.BatchNormalization):

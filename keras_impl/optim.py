@@ -65,3 +65,10 @@ def create_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimi
     if name == "adam":
         return Adam(learning_rate, **constants)
     return SGD(learning_rate, **constants)
+
+
+def set_learning_rate(
+    optimizer: keras.optimizers.Optimizer, learning_rate: float
+) -> None:
+    """Makes the next steps with a learning rate."""
+    optimizer.learning_rate = learning_rate

@@ -29,6 +29,8 @@ def predict(run, images, device="auto"):
     pixels = datasets.normalise(pixels, trained.mean, trained.std)
     with tf.device(select_device(device)):
         logits = make_predictor(load_model(trained))(tf.constant(pixels))
+        if logits.shape[1] == 1:  # the softmax of (0, logit) is the sigmoid
+            logits = np.concatenate([np.zeros_like(logits), logits], 1)
         return keras.ops.softmax(logits).numpy(), trained.classes
 
 

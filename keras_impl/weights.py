@@ -10,6 +10,7 @@ from keras import ops
 from keras_impl.tracing import (
     flattened_maps,
     input_shape,
+    leaf_layers,
     named_layers,
     own_variables,
     record_calls,
@@ -59,11 +60,16 @@ def named_weights(model: keras.Model) -> list[Weight]:
 def flattened_shapes(model: keras.Model) -> dict[str, tuple[int, int, int]]:
     """Returns (H, W, C) of the map that was flattened into a layer, by path.
 
-    Found by running the model on one blank image.
+    Found by running the model on one blank image. Where layers with weights run in
+    training only, it is run as if in training too, on a symbol, which changes nothing.
     """
     sizes = [size or 32 for size in input_shape(model)[1:]]
     with record_calls(model) as calls:
         model(np.zeros((1, *sizes), model.compute_dtype), training=False)
+        seen = {call.name for call in calls}
+        layers = leaf_layers(model).items()
+        if any(path not in seen and layer.weights for path, layer in layers):
+            model(keras.Input(sizes), training=True)
     maps = (before for before, _ in flattened_maps(calls))
     return {
         call.name: before[0]

@@ -1,4 +1,4 @@
-"""The command line: `python -m parity compare|convert|train|accuracy MODEL ...`.
+"""The command line: `python -m parity COMMAND MODEL ...`.
 
 Exit code 0 when the two sides are equal (or differ by float32 rounding), 1 when they
 are different, 2 on wrong usage.
@@ -7,7 +7,7 @@ are different, 2 on wrong usage.
 import argparse
 from pathlib import Path
 
-from parity.spec import cli, recipes, runs
+from parity.spec import cli, runs
 
 
 def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -17,7 +17,8 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     compare = commands.add_parser(
         "compare", help="outputs and gradients of both sides, layer by layer"
     )
-    _add_shape(compare)
+    cli.add_model(compare)
+    cli.add_shape(compare)
     compare.add_argument(
         "--keras", type=Path, metavar="FILE", help="weights of the Keras side"
     )
@@ -34,7 +35,8 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="weights from one format to another, by suffix: .safetensors, "
         ".weights.h5, .keras, .pt, .pth",
     )
-    _add_shape(convert)
+    cli.add_model(convert)
+    cli.add_shape(convert)
     convert.add_argument("source", type=Path, metavar="IN")
     convert.add_argument("target", type=Path, metavar="OUT")
 
@@ -56,14 +58,31 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     accuracy.add_argument("--epochs", type=cli.positive, metavar="N")
     cli.add_training(accuracy)
     cli.add_device(accuracy)
-    return flags.parse_args(arguments)
 
-
-def _add_shape(parser: argparse.ArgumentParser) -> None:
-    cli.add_model(parser)
-    parser.add_argument("--image-size", type=cli.positive, metavar="PIXELS")
-    parser.add_argument("--num-classes", type=cli.positive, metavar="N")
-    parser.add_argument("--in-channels", type=cli.positive, metavar="N")
+    field = commands.add_parser(
+        "receptive-field",
+        help="which pixels move a layer's middle unit, on both sides, as a picture",
+    )
+    cli.add_model(field, optional=True)
+    cli.add_shape(field)
+    what = field.add_mutually_exclusive_group(required=True)
+    what.add_argument("--layer", metavar="NAME", help="see *_impl.summary MODEL")
+    what.add_argument(
+        "--stacked", action="store_true", help="two 3x3 convolutions against one 5x5"
+    )
+    field.add_argument("--output", type=Path, required=True, metavar="FILE.png")
+    field.add_argument("--images", type=cli.positive, default=32, metavar="N")
+    field.add_argument("--seed", type=cli.natural, default=0, metavar="N")
+    field.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="of both sides, any format (default: the seed's initial weights)",
+    )
+    given = flags.parse_args(arguments)
+    if given.command == "receptive-field" and (given.model is None) != given.stacked:
+        field.error("give a MODEL and --layer NAME, or --stacked and no MODEL")
+    return given
 
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +97,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     outputs, gradients = compare_sides(
         arguments.model,
-        _shape(arguments),
+        cli.shape_of(arguments),
         arguments.keras,
         arguments.torch,
         dtype=arguments.dtype,
@@ -98,7 +117,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     from parity.weights import convert
 
     rows = convert(
-        arguments.model, arguments.source, arguments.target, _shape(arguments)
+        arguments.model, arguments.source, arguments.target, cli.shape_of(arguments)
     )
     for row in rows:
         print(f"{row.name:24} {row.rule:16} {row.keras_shape} -> {row.torch_shape}")
@@ -127,18 +146,33 @@ def _accuracy(arguments: argparse.Namespace) -> int:
     return int(not result.equivalent)
 
 
+def _receptive_field(arguments: argparse.Namespace) -> int:
+    from parity import receptive_field
+    from parity.spec.files import write_atomically
+    from parity.spec.pictures import draw_receptive_fields
+
+    if arguments.stacked:
+        fields = receptive_field.stacked_fields(arguments.seed)
+        stack, single = receptive_field.stack_parameters()
+        print(f"weights: 18 C^2 = {stack:,} stacked, 25 C^2 = {single:,} in one")
+    else:
+        field = receptive_field.model_field(
+            arguments.model,
+            arguments.layer,
+            cli.shape_of(arguments),
+            arguments.images,
+            arguments.seed,
+            arguments.weights,
+        )
+        fields = (field,)
+    print(*fields, sep="\n")
+    write_atomically(arguments.output, lambda path: draw_receptive_fields(fields, path))
+    return int(not all(field.equal for field in fields))
+
+
 def _options(arguments: argparse.Namespace) -> runs.Options:
     fields = set(runs.Options.__dataclass_fields__) & set(vars(arguments))
     return runs.options(**{name: getattr(arguments, name) for name in fields})
-
-
-def _shape(arguments: argparse.Namespace) -> recipes.Shape:
-    return recipes.shape(
-        recipes.find(arguments.model),
-        arguments.num_classes,
-        arguments.image_size,
-        arguments.in_channels,
-    )
 
 
 def main() -> int:
@@ -149,6 +183,7 @@ def main() -> int:
         "convert": _convert,
         "train": _train,
         "accuracy": _accuracy,
+        "receptive-field": _receptive_field,
     }
     return commands[arguments.command](arguments)
 

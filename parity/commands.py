@@ -19,7 +19,7 @@ from torch_impl import weights as torch_weights
 
 
 def create_twins(
-    name: str, shape: recipes.Shape, seed: int | None = 0
+    name: str, shape: recipes.Shape, seed: int = 0, **architecture: object
 ) -> tuple[keras.Model, torch.nn.Module]:
     """Returns both sides' model with the same probe weights.
 
@@ -27,9 +27,11 @@ def create_twins(
         name: the model.
         shape: its input and output.
         seed: of the probe weights.
+        architecture: further arguments of the model's class.
     """
-    keras_model = create_keras_model(name, **shape.arguments())
-    torch_model = create_torch_model(name, **shape.arguments())
+    arguments = shape.arguments() | architecture
+    keras_model = create_keras_model(name, **arguments)
+    torch_model = create_torch_model(name, **arguments)
     shapes = torch_weights.named_weights(torch_model)
     shapes = {name: tuple(tensor.shape) for name, tensor in shapes.items()}
     tensors = probe.weights(shapes, seed)

@@ -1,5 +1,7 @@
 """Fixtures of the ladder: the device it runs on, and twins with the same weights."""
 
+import functools
+
 import pytest
 
 from parity.frameworks import missing_gpu
@@ -7,7 +9,13 @@ from parity import probe
 from parity.commands import create_twins
 from parity.spec import recipes
 
-MODELS = recipes.names()
+# Further rows of a table whose other rows are tried every time.
+DEEP = ("resnet34", "resnet101", "resnet152", "vgg13", "vgg13_bn", "vgg16_bn", "vgg19")
+DEEP += ("vgg19_bn",)
+MODELS = [
+    pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name
+    for name in recipes.names()
+]
 
 
 @pytest.fixture(params=["cpu", "gpu"])
@@ -20,12 +28,24 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=MODELS)
 def twins(request: pytest.FixtureRequest):
-    """Each model on both sides, with the same probe weights, at unequal H and W."""
-    return make_twins(request.param)
+    """Each model on both sides, with the same probe weights; for looking only."""
+    return shared_twins(request.param)
 
 
-def make_twins(name: str, **changes: int):
-    """Returns both sides' model with the same probe weights, at unequal H and W."""
+@functools.cache
+def shared_twins(name: str):
+    """Returns twins made once for all tests, which leave them as they are."""
+    return make_twins(name)
+
+
+def make_twins(name: str, num_classes=None, image_size=None, in_channels=None, **rest):
+    """Returns both sides' model with the same probe weights, at unequal H and W.
+
+    Dense layers of 4,096 units become narrow ones, unless `hidden_units` is given.
+    """
     recipe = recipes.find(name)
-    arguments = {"image_size": probe.image_size(recipe), **changes}
-    return create_twins(name, recipes.shape(recipe, **arguments))
+    image_size = image_size or probe.image_size(recipe)
+    shape = recipes.shape(recipe, num_classes, image_size, in_channels)
+    if name.startswith(("alexnet", "vgg")):
+        rest = {"hidden_units": 48} | rest
+    return create_twins(name, shape, **rest)

@@ -46,6 +46,8 @@ def keras_as(model: keras.Model, dtype: str, device: str) -> Iterator[keras.Mode
             for layer in model._flatten_layers():
                 if keras.backend.is_float_dtype(layer.compute_dtype):
                     put(layer, "dtype_policy", keras.DTypePolicy(dtype))
+                if isinstance(layer, keras.layers.InputLayer):
+                    put(layer, "_dtype", dtype)  # a Sequential casts to its own
                 if isinstance(layer, keras.Model):
                     for tensor in getattr(layer, "inputs", None) or []:
                         put(tensor, "_dtype", dtype)

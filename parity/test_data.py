@@ -1,15 +1,19 @@
 """Rung 1: both sides read the same pixels, labels and order, and batch them alike."""
 
 import gzip
+import hashlib
+import io
+import pickle
 import shutil
 import struct
+import tarfile
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from parity.frameworks import tf, torch
+from parity.frameworks import tf, torch, torchvision
 from keras_impl import data as keras_data
 from parity.spec import datasets
 from torch_impl import data as torch_data
@@ -49,6 +53,48 @@ def test_idx_files_and_tfds_give_the_same_data(name, idx_files, tmp_path):
     # The common order is a reordering of the files: nothing lost, nothing twice.
     original = datasets.load_digits(28, 28)[0][:60]
     assert sorted(map(bytes, original)) == sorted(map(bytes, theirs.train_images))
+
+
+def test_cifars_archives_and_tfds_give_the_same_data(tmp_path, monkeypatch):
+    images, labels = cifar_images()
+    prepare_binary_cifar(images, labels, tmp_path / "tfds")
+    place_pickled_cifar(images, labels, tmp_path / "torchvision", monkeypatch)
+    ours = keras_data.load("cifar10", tmp_path / "tfds", 32, 32)
+    theirs = torch_data.load("cifar10", tmp_path / "torchvision", 32, 32)
+    assert ours.train_images.shape == (50, 32, 32, 3)
+    assert ours.test_images.shape == (10, 32, 32, 3)
+    assert ours.classes == datasets.find("cifar10").classes
+    assert_same_datasets(ours, theirs)
+    pairs = zip(theirs.train_images, theirs.train_labels, strict=True)
+    original = zip(images[:50], labels[:50], strict=True)
+    assert sorted((bytes(image), int(label)) for image, label in pairs) == sorted(
+        (bytes(image), int(label)) for image, label in original
+    )
+    # Smaller, and airplanes against ships only.
+    ours, theirs = (
+        data.load("cifar10", tmp_path / place, 20, 24, only_labels=(0, 8))
+        for data, place in ((keras_data, "tfds"), (torch_data, "torchvision"))
+    )
+    assert ours.classes == ("airplane", "ship")
+    assert ours.train_images.shape == (np.isin(labels[:50], (0, 8)).sum(), 20, 24, 3)
+    assert_same_datasets(ours, theirs)
+
+
+@pytest.mark.parametrize("data", [keras_data, torch_data])
+def test_the_label_of_a_cifar_image_is_seen(data, tmp_path, monkeypatch):
+    images, labels = cifar_images()
+    sides = []
+    for change in (0, 1):
+        folder = tmp_path / str(change)
+        wrong = labels.copy()
+        wrong[3] = (wrong[3] + change) % 10
+        if data is keras_data:
+            prepare_binary_cifar(images, wrong, folder)
+        else:
+            place_pickled_cifar(images, wrong, folder, monkeypatch)
+        sides.append(data.load("cifar10", folder, 32, 32))
+    with pytest.raises(AssertionError, match="train_labels"):
+        assert_same_datasets(*sides)
 
 
 def test_one_changed_pixel_is_seen(idx_files, tmp_path):
@@ -134,6 +180,73 @@ def prepare_tfds(name: str, files: Path, data_dir: Path):
         return splits
 
     data_dir.mkdir()
+    local = types.new_class(
+        original.__name__,
+        (original,),
+        {"skip_registration": True},
+        lambda body: body.update(_split_generators=split_generators),
+    )
+    local(data_dir=data_dir).download_and_prepare()
+
+
+def cifar_images() -> tuple[np.ndarray, np.ndarray]:
+    """Returns 60 images (N, 32, 32, 3) and their labels, each of the ten six times."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (60, 32, 32, 3), np.uint8)
+    return images, random.permutation(60) % 10
+
+
+def place_pickled_cifar(images, labels, folder: Path, monkeypatch):
+    """Writes cifar-10-python.tar.gz, five batches and a test batch, as the original."""
+    source = torchvision.datasets.CIFAR10
+    names = [name for name, _ in source.train_list + source.test_list]
+    contents = {"batches.meta": {"label_names": datasets.find("cifar10").classes}}
+    for number, name in enumerate(names):
+        part = slice(10 * number, 10 * number + 10)
+        contents[name] = {
+            "batch_label": name,
+            "data": images[part].transpose(0, 3, 1, 2).reshape(10, 3072),
+            "labels": labels[part].tolist(),
+            "filenames": [f"{i}.png" for i in range(10)],
+        }
+    folder.mkdir()
+    sums = {}
+    with tarfile.open(folder / source.filename, "w:gz") as archive:
+        for name, content in contents.items():
+            packed = pickle.dumps(content, protocol=2)
+            sums[name] = hashlib.md5(packed).hexdigest()
+            entry = tarfile.TarInfo(f"{source.base_folder}/{name}")
+            entry.size = len(packed)
+            archive.addfile(entry, io.BytesIO(packed))
+    archive_sum = hashlib.md5((folder / source.filename).read_bytes()).hexdigest()
+    monkeypatch.setattr(source, "tgz_md5", archive_sum)
+    monkeypatch.setattr(source, "meta", source.meta | {"md5": sums["batches.meta"]})
+    for part in ("train_list", "test_list"):
+        known = [[name, sums[name]] for name, _ in getattr(source, part)]
+        monkeypatch.setattr(source, part, known)
+
+
+def prepare_binary_cifar(images, labels, data_dir: Path):
+    """Writes the binary version's files and has the real builder read them."""
+    import tensorflow_datasets as tfds
+
+    original = type(tfds.builder("cifar10", data_dir=data_dir))
+    folder = data_dir / "downloads" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    classes = datasets.find("cifar10").classes
+    (folder / "batches.meta.txt").write_text("\n".join(classes) + "\n\n")
+    rows = images.transpose(0, 3, 1, 2).reshape(60, 3072)
+    rows = np.column_stack([labels.astype(np.uint8), rows])
+    names = [f"data_batch_{number}.bin" for number in range(1, 6)]
+    for number, name in enumerate([*names, "test_batch.bin"]):
+        (folder / name).write_bytes(rows[10 * number : 10 * number + 10].tobytes())
+
+    def split_generators(self, _):
+        manager = types.SimpleNamespace(
+            download_and_extract=lambda _: str(folder.parent)
+        )
+        return original._split_generators(self, manager)
+
     local = types.new_class(
         original.__name__,
         (original,),

@@ -2,8 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,17 +13,21 @@ import numpy as np
 from parity.frameworks import keras, tf, torch
 from keras_impl import weights as keras_weights
 from keras_impl.optim import create_optimizer as create_keras_optimizer
+from keras_impl.optim import set_learning_rate as set_keras_learning_rate
 from keras_impl.train import compute_gradients as keras_gradients
 from keras_impl.train import make_predictor as make_keras_predictor
 from parity import rounding
 from parity.comparison import TOLERANCES, check_settings, relative_error
+from parity.masks import Masks, keras_masks, torch_masks
 from parity.precision import keras_as, torch_as
 from parity.spec.errors import UsageError, unknown
 from parity.spec.files import write_json
+from parity.spec.metrics import accuracy
 from parity.spec.recipes import OPTIMIZERS
 from parity.traces import gradient_or_nan
 from torch_impl import weights as torch_weights
 from torch_impl.optim import create_optimizer as create_torch_optimizer
+from torch_impl.optim import set_learning_rate as set_torch_learning_rate
 from torch_impl.train import compute_gradients as torch_gradients
 from torch_impl.train import make_predictor as make_torch_predictor
 
@@ -53,6 +58,9 @@ class Step:
         culprit: the first quantity and tensor that differ, None when none does.
         bounds: in float32, what rounding explains of each quantity, and the loss of a
             float64 training, from which either side's loss is measured.
+        exceeding: quantity, tensor and error of all that differ by more than the fixed
+            bounds of float64; where rounding explains them all, the verdict is
+            "rounding".
     """
 
     number: int
@@ -62,6 +70,7 @@ class Step:
     verdict: str
     culprit: str | None = None
     bounds: dict[str, float] | None = None
+    exceeding: tuple[tuple[str, str, float], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ def lockstep(
     torch_batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     *,
     optimizer: str = "adam",
-    learning_rate: float = 1e-3,
+    learning_rate: float | Sequence[float] = 1e-3,
     dtype: str = "float64",
     device: str = "cpu",
     keras_test: tuple[tf.Tensor, tf.Tensor] | None = None,
@@ -154,9 +163,14 @@ def lockstep(
 ) -> LockstepReport:
     """Trains both models and compares batch, loss, gradients and weights every step.
 
-    The models are as they were afterwards. float64 shows whether both make the same
-    steps; float32 whether each side's losses are as near to those of a float64 training
-    as rounding allows, which is measured by simulating it (`parity/rounding.py`).
+    The models are as they were afterwards. Dropout layers have the same masks on both
+    sides (`parity/masks.py`); of a model that returns a tuple while training, the first
+    item is the logits and the rest are those of auxiliary heads.
+
+    float64 shows whether both make the same steps. What exceeds its bounds is
+    "rounding" where a training under simulated float64 rounding parts as far, tensor by
+    tensor. float32 shows whether each side's losses are as near to those of a float64
+    training as rounding allows (`parity/rounding.py`).
 
     Args:
         keras_model: a built model.
@@ -164,29 +178,32 @@ def lockstep(
         keras_batches: images (N, H, W, C) and labels (N,).
         torch_batches: the same images (N, C, H, W) and labels.
         optimizer: a name in the recipes.
-        learning_rate: constant.
+        learning_rate: constant, or one for each step.
         dtype: "float64" or "float32".
         device: "cpu" or "gpu".
         keras_test: images and labels to measure the accuracy on after the last step.
         torch_test: likewise.
 
     Raises:
-        UsageError: an unknown optimizer, dtype or device, or no batch.
+        UsageError: an unknown optimizer, dtype or device, no batch, or a dropout layer
+            that cannot be given masks.
     """
     check_settings(dtype, device)
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
-    settings = (optimizer, learning_rate)
-    bounds = None
-    if dtype == "float32":
+    settings = (optimizer, _rates(learning_rate))
+    if iter(torch_batches) is torch_batches:
         torch_batches = list(torch_batches)  # the simulations need them too
-        bounds = _rounding(torch_model, torch_batches, settings, device)
+    simulation = (torch_model, torch_batches, settings, device)
+    bounds = _float32_bounds(*simulation) if dtype == "float32" else None
     with (
         keras_as(keras_model, dtype, device) as ours,
         torch_as(torch_model, dtype, device) as theirs,
+        keras_masks(ours) as our_masks,
+        torch_masks(theirs) as their_masks,
     ):
-        keras_states = _keras_steps(ours, keras_batches, settings, dtype)
-        torch_states = _torch_steps(theirs, torch_batches, settings, dtype)
+        keras_states = _keras_steps(ours, keras_batches, settings, our_masks, dtype)
+        torch_states = _torch_steps(theirs, torch_batches, settings, their_masks, dtype)
         pairs = zip(keras_states, torch_states, strict=True)
         steps = []
         noise = None
@@ -211,6 +228,8 @@ def lockstep(
             )
     if not steps:
         raise UsageError("there is no batch to train on")
+    if dtype == "float64" and any(step.culprit for step in steps):
+        steps = _explain(steps, _simulate(*simulation, rounding.FLOAT64_UNIT))
     verdicts = {step.verdict for step in steps}
     if dtype == "float64" and accuracies[0] != accuracies[1]:
         verdicts.add("different")
@@ -220,16 +239,28 @@ def lockstep(
     )
 
 
+def _rates(learning_rate: float | Sequence[float]) -> Callable[[int], float]:
+    """Returns the learning rate by the number of the step, from 0."""
+    if isinstance(learning_rate, Sequence):
+        return learning_rate.__getitem__
+    return lambda number: learning_rate
+
+
 def _accuracy(predict, images, labels) -> float:
-    return float(np.mean(predict(images).argmax(1) == np.asarray(labels)))
+    return accuracy(predict(images), np.asarray(labels))
 
 
-def _keras_steps(model, batches, settings: tuple, dtype: str) -> Iterator[_State]:
-    optimizer = create_keras_optimizer(*settings)
+def _keras_steps(
+    model, batches, settings: tuple, masks: Masks, dtype: str
+) -> Iterator[_State]:
+    name, rate = settings
+    optimizer = create_keras_optimizer(name, rate(0))
     weights = keras_weights.named_weights(model)
     layouts = {id(weight.variable): weight.layout for weight in weights}
     variables = model.trainable_variables
-    for images, labels in batches:
+    for number, (images, labels) in enumerate(batches):
+        set_keras_learning_rate(optimizer, rate(number))
+        masks.step(number)
         loss, gradients = keras_gradients(model, tf.cast(images, dtype), labels)
         optimizer.apply(gradients, variables)
         by_name = {}
@@ -246,12 +277,18 @@ def _keras_steps(model, batches, settings: tuple, dtype: str) -> Iterator[_State
 
 
 def _torch_steps(
-    model, batches, settings: tuple, dtype: str, seed: int | None = None
+    model,
+    batches,
+    settings: tuple,
+    masks: Masks,
+    dtype: str,
+    seed: int | None = None,
+    unit: float = rounding.UNIT,
 ) -> Iterator[_State]:
     """Yields the state of each step; with a seed, under simulated rounding."""
-    name, learning_rate = settings
+    name, rate = settings
     parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
-    optimizer = create_torch_optimizer(name, learning_rate, parameters.values())
+    optimizer = create_torch_optimizer(name, rate(0), parameters.values())
     place = next(model.parameters()).device
     for number, (images, labels) in enumerate(batches):
         images = images.to(place, getattr(torch, dtype))
@@ -259,14 +296,16 @@ def _torch_steps(
         if seed is not None:
             step_seed = 10_000 * seed + number
             disturbance = rounding.simulated_rounding(
-                model, step_seed, rounding.BACKWARD
+                model, step_seed, rounding.BACKWARD, unit
             )
+        set_torch_learning_rate(optimizer, rate(number))
+        masks.step(number)
         with disturbance:
             loss, _ = torch_gradients(model, images, labels.to(place))
         gradients = {k: gradient_or_nan(p.grad, p) for k, p in parameters.items()}
         optimizer.step()
         if seed is not None:
-            rounding.disturb_weights(model, step_seed)
+            rounding.disturb_weights(model, step_seed, unit)
         state = torch_weights.state_dict(model)
         yield _State(
             {"images": images.cpu().numpy(), "labels": labels.cpu().numpy()},
@@ -276,38 +315,93 @@ def _torch_steps(
         )
 
 
-def _rounding(model, batches, settings: tuple, device: str) -> list[dict[str, float]]:
-    """Returns, for each step, the errors that float32 rounding explains.
+def _simulate(
+    model, batches, settings: tuple, device: str, unit: float
+) -> Iterator[tuple[_State, dict[str, dict[str, float]]]]:
+    """Trains in float64, and at the same time under the noise of rounding.
 
-    The training is simulated in float64 under the noise of float32. That shows how a
-    training magnifies rounding, and that rounding may send a maximum to another pixel
-    of a pooling window, after which two trainings part for good. Such a tie concerns
-    one image: where it falls is chance, so one image's part of the gradient is granted.
+    Yields, for each step, its state and the largest errors that the noise makes, by
+    quantity and tensor. That shows how a training magnifies rounding, and that rounding
+    may send a maximum to another pixel of a pooling window, after which two trainings
+    part for good.
     """
+    seeds = (None, *range(rounding.SIMULATIONS))
+    with torch_as(model, "float64", device) as exact, torch_masks(exact) as masks:
+        tensors = [*exact.parameters(), *exact.buffers()]
+        kept = [[tensor.detach().clone() for tensor in tensors] for _ in seeds]
+        runs = [
+            _torch_steps(exact, batches, settings, masks, "float64", seed, unit)
+            for seed in seeds
+        ]
+        while True:
+            largest = {quantity: Counter() for quantity in QUANTITIES}
+            for run, values in zip(runs, kept, strict=True):
+                for tensor, value in zip(tensors, values, strict=True):
+                    tensor.data.copy_(value)
+                if (state := next(run, None)) is None:
+                    return
+                for tensor, value in zip(tensors, values, strict=True):
+                    value.copy_(tensor.detach())
+                if run is runs[0]:
+                    reference = state
+                    continue
+                for quantity, errors in largest.items():
+                    for name, error in _errors(quantity, state, reference).items():
+                        errors[name] = max(errors[name], error)
+            yield reference, largest
 
-    def train(seed: int | None) -> list[_State]:
-        with torch_as(model, "float64", device) as exact:
-            return list(_torch_steps(exact, batches, settings, "float64", seed))
 
-    reference = train(None)
-    largest = [dict.fromkeys(QUANTITIES, 0.0) for _ in reference]
-    for seed in range(rounding.SIMULATIONS):
-        for step, state, exact in zip(largest, train(seed), reference, strict=True):
-            for quantity in QUANTITIES:
-                error = max(_errors(quantity, state, exact).values())
-                step[quantity] = max(step[quantity], error)
+def _float32_bounds(
+    model, batches, settings: tuple, device: str
+) -> list[dict[str, float]]:
+    """Returns, for each step and quantity, the errors that rounding explains.
+
+    A tie of two pixels in a pooling window concerns one image: where it falls is
+    chance, so one image's part of the gradient is granted.
+    """
     bounds = []
-    for step, state, (images, _) in zip(largest, reference, batches, strict=True):
-        before = bounds[-1] if bounds else step
-        bound = {
-            name: max(before[name], rounding.LEAST + rounding.MARGIN * error)
-            for name, error in step.items()
-        }
-        bound |= {"batch": 0.0, "float64 loss": state.loss}
-        for name in ("gradients", "weights"):
-            bound[name] = max(bound[name], 1 / len(images))
+    simulated = _simulate(model, batches, settings, device, rounding.UNIT)
+    for (state, largest), (images, _) in zip(simulated, batches, strict=True):
+        bound = {"float64 loss": state.loss}
+        for quantity, errors in largest.items():
+            explained = rounding.LEAST + rounding.MARGIN * max(errors.values())
+            before = bounds[-1][quantity] if bounds else 0.0
+            bound[quantity] = max(before, explained)
+        bound["batch"] = 0.0
+        for quantity in ("gradients", "weights"):
+            bound[quantity] = max(bound[quantity], 1 / len(images))
         bounds.append(bound)
     return bounds
+
+
+def _explain(steps: list[Step], simulated: Iterable) -> list[Step]:
+    """Returns the steps of float64, "rounding" where that explains a difference.
+
+    A deep network magnifies the rounding of float64 a thousand times and more, and Adam
+    divides a gradient that is near its epsilon by its own size.
+    """
+    judged = []
+    bounds = {quantity: Counter() for quantity in QUANTITIES}
+    for step, (_, largest) in zip(steps, simulated, strict=False):
+        for quantity, errors in largest.items():
+            for name, error in errors.items():
+                explained = 2 * rounding.MARGIN * error  # both sides round
+                bounds[quantity][name] = max(bounds[quantity][name], explained)
+        culprit = next(
+            (
+                _culprit(quantity, name)
+                for quantity, name, error in step.exceeding
+                if not error <= bounds[quantity][name]
+            ),
+            None,
+        )
+        verdict = "different" if culprit else "rounding"
+        if step.verdict != "equal":
+            step = replace(step, verdict=verdict, culprit=culprit)
+        judged.append(step)
+        if culprit:
+            break
+    return judged + steps[len(judged) :]
 
 
 def _noise(ours: _State, theirs: _State, part: float) -> set[str]:
@@ -329,7 +423,7 @@ def _compare_step(
 ) -> Step:
     tolerances = bounds or TOLERANCES | {"batch": 0.0}
     largest = {}
-    culprit = None
+    exceeding = []
     for quantity in QUANTITIES:
         errors = _errors(quantity, ours, theirs)
         if quantity == "weights":
@@ -340,16 +434,23 @@ def _compare_step(
             errors = {
                 "loss": max(relative_error(x.loss, answer) for x in (ours, theirs))
             }
-        wrong = (k for k, error in errors.items() if not error <= tolerances[quantity])
-        name = next(wrong, None)
-        if culprit is None and name is not None:
-            culprit = name if quantity == "loss" else f"{quantity} of {name}"
-    verdict = "different" if culprit else "rounding"
-    if not culprit and all(
+        exceeding += [
+            (quantity, name, error)
+            for name, error in errors.items()
+            if not error <= tolerances[quantity]
+        ]
+    verdict = "different" if exceeding else "rounding"
+    if not exceeding and all(
         largest[k] <= v for k, v in TOLERANCES.items() if k in largest
     ):
         verdict = "equal"
-    return Step(number, ours.loss, theirs.loss, largest, verdict, culprit, bounds)
+    culprit = _culprit(*exceeding[0][:2]) if exceeding else None
+    losses = (ours.loss, theirs.loss)
+    return Step(number, *losses, largest, verdict, culprit, bounds, tuple(exceeding))
+
+
+def _culprit(quantity: str, name: str) -> str:
+    return name if quantity == "loss" else f"{quantity} of {name}"
 
 
 def _errors(quantity: str, ours: _State, theirs: _State) -> dict[str, float]:

@@ -103,7 +103,7 @@ def test_the_common_order_does_not_depend_on_the_order_of_the_files():
 
 
 @pytest.mark.parametrize("data", [keras_impl.data, torch_impl.data])
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_missing_files_without_a_network_are_one_clear_line(
     data, name, tmp_path, no_network
 ):
@@ -115,9 +115,11 @@ def test_missing_files_without_a_network_are_one_clear_line(
     assert message.endswith("; --dataset digits needs no files")
     assert "No module named" not in message
     looked_for = {
-        keras_impl.data: f"{tmp_path}/{name}/3.0.1",
-        torch_impl.data: "train-images-idx3-ubyte.gz",
+        keras_impl.data: f"{tmp_path}/{name}/3.0.",
+        torch_impl.data: f", {list(datasets.find(name).files)[-1]})",
     }
+    if name == "cifar10":
+        looked_for[torch_impl.data] = f"{tmp_path}/cifar-10-python.tar.gz)"
     assert looked_for[data] in message
 
 
@@ -151,6 +153,34 @@ def test_an_unknown_data_set(data):
         UsageError, match="unknown data set 'mnits'; did you mean mnist"
     ):
         data.load("mnits", Path("unused"), 28, 28)
+
+
+def test_the_names_of_data_sets():
+    assert datasets.NAMES == ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
+    with pytest.raises(UsageError, match="did you mean folder.*choose from .*, folder"):
+        datasets.find("folders")
+
+
+@pytest.mark.parametrize("data", [keras_impl.data, torch_impl.data])
+def test_zeros_against_ones(data):
+    whole = data.load("digits", Path("unused"), 16, 16)
+    kept = data.load("digits", Path("unused"), 16, 16, only_labels=(1, 0))
+    assert kept.classes == ("1", "0")
+    for part in ("train", "test"):
+        labels = getattr(whole, f"{part}_labels")
+        images = getattr(whole, f"{part}_images")
+        assert np.array_equal(getattr(kept, f"{part}_images"), images[labels < 2])
+        expected = 1 - labels[labels < 2]
+        assert np.array_equal(getattr(kept, f"{part}_labels"), expected)
+        assert getattr(kept, f"{part}_labels").dtype == np.int64
+    assert (kept.mean, kept.std) == datasets.channel_mean_std(kept.train_images)
+    assert kept.mean != whole.mean
+
+
+@pytest.mark.parametrize("wrong", [(0,), (3, 3), (0, 10), (-1, 2), ()])
+def test_labels_that_cannot_be_kept(wrong):
+    with pytest.raises(UsageError, match="give two or more different ones of 0 to 9"):
+        keras_impl.data.load("digits", Path("unused"), 16, 16, only_labels=wrong)
 
 
 def test_reading_image_files(tmp_path):

@@ -14,11 +14,19 @@ MODELS = [path for path in FILES if path.parts[0] == "models"]
 # What only one side needs: a definition that its framework has otherwise.
 ONLY = {
     "devices.py": {"share_gpus"},
-    "layers.py": {"BatchNormalization"},
+    "layers.py": {
+        "AdaptiveAveragePooling2D",
+        "BatchNormalization",
+        "Conv2D",
+        "LocalResponseNorm.call",
+        "MaxPooling2D",
+        "pad",
+    },
+    "models/googlenet.py": {"GoogLeNet.build_from_config", "pooled_size"},
+    "models/lenet.py": {"map_area"},
     "optim.py": {"Adam", "SGD"},
     "tracing.py": {"input_shape", "flattened_maps"},
     "weights.py": {"Weight", "flattened_shapes", "to_common"},
-    "models/lenet.py": {"map_area"},
 }
 
 
@@ -74,7 +82,8 @@ def definitions(path: Path, only: Collection[str] = ()) -> list[str]:
         if isinstance(node, ast.ClassDef):
             methods = (m.name for m in node.body if isinstance(m, ast.FunctionDef))
             names += [f"{node.name}.{name}" for name in methods]
-    return [name.replace(".forward", ".call") for name in names]
+    names = [name.replace(".forward", ".call") for name in names]
+    return [name for name in names if name not in only]
 
 
 def attributes(path: Path) -> list[str]:

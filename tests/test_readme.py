@@ -36,4 +36,4 @@ def test_the_install_and_test_commands_are_those_of_ci():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert 'pip install -e ".[test]" && pytest' in README
     assert 'pip install -e ".[test]"\n' in script
-    assert script.endswith("\npytest\n")
+    assert script.endswith("\npytest\npytest -m slow\n")

@@ -15,6 +15,7 @@ def create_model(
     image_size: int | tuple[int, int] | None = None,
     in_channels: int | None = None,
     seed: int | None = None,
+    **architecture: object,
 ):
     """Returns a `torch.nn.Module` that maps images (N, C, H, W) to logits.
 
@@ -24,13 +25,15 @@ def create_model(
         image_size: height and width in pixels, one number for both or a pair.
         in_channels: channels of the images.
         seed: of the initial weights; the same seed gives the same weights again.
+        architecture: further arguments of the model's class, such as `cdims` of
+            cnn_dropout.
 
     Raises:
-        ValueError: an unknown name, a number that is not a positive integer, or an
-            image too small for the network.
+        ValueError: an unknown name or argument, a number that is not a positive
+            integer, or an image too small for the network.
     """
     recipe = recipes.find(name)
     shape = recipes.shape(recipe, num_classes, image_size, in_channels)
     from torch_impl.models import build
 
-    return build(name, shape, seed)
+    return build(name, shape, seed, architecture)

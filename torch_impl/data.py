@@ -5,53 +5,79 @@ import gzip
 import io
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from parity.spec import datasets, files
+from parity.spec import augmentation, datasets, files, folders
 from parity.spec.errors import UsageError
 
 
-def load(name: str, data_dir: Path, height: int, width: int) -> datasets.Dataset:
+def load(
+    name: str,
+    data_dir: Path,
+    height: int,
+    width: int,
+    *,
+    only_labels: Sequence[int] | None = None,
+    label_names: Path | str | None = None,
+    strict: bool = False,
+) -> datasets.Dataset:
     """Returns a data set, downloaded to data_dir where it is not there already.
 
     Args:
-        name: a name in the catalogue.
+        name: a name in the catalogue, or "folder" for the image folder data_dir.
         data_dir: the folder of torchvision's data sets.
         height: of the images wanted, in pixels.
         width: likewise.
+        only_labels: labels of the images to keep, which become 0, 1, ...; None for all.
+        label_names: of an image folder's classes: a JSON file, or "animals10".
+        strict: a file in an image folder that is not a whole image is an error.
 
     Raises:
-        UsageError: an unknown name, or files that are neither here nor downloadable.
+        UsageError: an unknown name, or files that are neither here nor downloadable,
+            or an image folder that does not hold what it should.
     """
+    if name == "folder":
+        return folders.read_folder(
+            data_dir,
+            height,
+            width,
+            label_names=label_names,
+            strict=strict,
+            only_labels=only_labels,
+        )
     datasets.find(name)
     if name == "digits":
         arrays = datasets.load_digits(height, width)
     else:
         arrays = _read(name, data_dir)
-    return datasets.prepare(name, arrays, height, width)
+    return datasets.prepare(name, arrays, height, width, only_labels)
 
 
 def _read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:
-    from torchvision.datasets import MNIST, FashionMNIST
+    from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
-    source = {"mnist": MNIST, "fashion_mnist": FashionMNIST}[name]
-    raw = Path(data_dir) / source.__name__ / "raw"
-    for file in datasets.find(name).files:
-        if (raw / file).exists() and not (raw / file).with_suffix("").exists():
-            _unpack(raw / file, datasets.find(name).files[file])
+    spec = datasets.find(name)
+    source = {"mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": CIFAR10}[name]
+    raw = Path(data_dir)
+    if source is not CIFAR10:
+        raw = raw / source.__name__ / "raw"
+        for file, md5 in spec.files.items():
+            if (raw / file).exists() and not (raw / file).with_suffix("").exists():
+                _unpack(raw / file, md5)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             splits = [source(data_dir, train, download=True) for train in (True, False)]
     except Exception as error:
-        looked_for = f"{raw}/{', '.join(datasets.find(name).files)}"
+        looked_for = f"{raw}/{', '.join(spec.files)}"
         raise datasets.missing_files(name, data_dir, looked_for, str(error)) from None
     arrays = []
     for split in splits:
-        arrays += [split.data.numpy()[..., np.newaxis], split.targets.numpy()]
+        images = np.asarray(split.data).reshape(-1, *spec.image_shape)
+        arrays += [images, np.asarray(split.targets)]
     return tuple(arrays)
 
 
@@ -88,3 +114,116 @@ def batches(
     for indices in order:
         indices = torch.from_numpy(indices).to(images.device)
         yield images[indices], labels[indices]
+
+
+class Pipeline:
+    """Normalised batches of images in memory or in files.
+
+    Attributes:
+        size: (height, width) of the images, in pixels.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray | folders.ImageFiles,
+        labels: np.ndarray,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        augment: Collection[str] = (),
+        seed: int = 0,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Keeps the images, as tensors where nothing is drawn or read any more.
+
+        Args:
+            images: uint8 (N, H, W, C), or files of such images.
+            labels: int64 (N,).
+            mean: per channel, of images scaled to 0 to 1.
+            std: likewise.
+            augment: what varies the images, out of augmentation.NAMES.
+            seed: of what is drawn.
+            workers: processes that decode and crop; 0 does it in this one.
+            device: where the batches go.
+        """
+        self.images = images
+        self.size = images.shape[1:3]
+        self.labels = labels
+        self.mean = mean
+        self.std = std
+        self.augment = tuple(augment)
+        self.seed = seed
+        self.workers = workers
+        self.device = torch.device(device)
+        self.tensors = None
+        if isinstance(images, np.ndarray) and not augment:
+            self.tensors = [
+                tensor.to(self.device)
+                for tensor in to_tensors(images, labels, mean, std)
+            ]
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self.images)
+
+    def batches(
+        self, order: Iterable[np.ndarray], epoch: int = 0
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields the images float32 (n, C, H, W) and labels int64 (n,) of each batch.
+
+        Args:
+            order: the indices of each batch.
+            epoch: from 0; each has crops and flips of its own.
+        """
+        if self.tensors is not None:
+            yield from batches(*self.tensors, order)
+            return
+        pixels = torch.utils.data.DataLoader(
+            _Epoch(self.images, self.augment, self.seed, epoch),
+            batch_sampler=[indices.tolist() for indices in order],
+            num_workers=self.workers,
+            generator=torch.Generator(),  # leaves alone the one that dropout draws from
+        )
+        mean, std, white = (
+            torch.tensor(values, dtype=torch.float32, device=self.device).view(-1, 1, 1)
+            for values in (self.mean, self.std, 255)
+        )
+        for indices, batch in zip(pixels.batch_sampler, pixels, strict=True):
+            images = (batch.to(self.device) / white - mean) / std
+            yield images, torch.from_numpy(self.labels[indices]).to(self.device)
+
+
+class _Epoch(torch.utils.data.Dataset):
+    def __init__(
+        self,
+        images: np.ndarray | folders.ImageFiles,
+        augment: tuple[str, ...],
+        seed: int,
+        epoch: int,
+    ) -> None:
+        self.images = images
+        self.augment = augment
+        self.seed = seed
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        in_memory = isinstance(self.images, np.ndarray)
+        pixels = self.images[index] if in_memory else self.images.decode(index)
+        choices = augmentation.choose(
+            self.augment, [pixels.shape[:2]], [index], self.seed, self.epoch
+        )
+        pixels = torch.from_numpy(pixels).permute(2, 0, 1)
+        size = self.images.shape[1:3]
+        return _crop_and_flip(pixels, choices.boxes[0], choices.flips[0], size)
+
+
+def _crop_and_flip(
+    pixels: torch.Tensor, box: np.ndarray, flip: bool, size: tuple[int, int]
+) -> torch.Tensor:
+    from torchvision.transforms.v2 import functional
+
+    pixels = functional.crop(pixels, *box.tolist()).to(torch.float32)
+    pixels = functional.resize(pixels, list(size), antialias=True)
+    pixels = pixels.round().to(torch.uint8)
+    return functional.horizontal_flip(pixels) if flip else pixels

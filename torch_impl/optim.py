@@ -17,3 +17,9 @@ def create_optimizer(
         betas = (constants["beta_1"], constants["beta_2"])
         return torch.optim.Adam(parameters, learning_rate, betas, constants["epsilon"])
     return torch.optim.SGD(parameters, learning_rate, **constants)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Makes the next steps with a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

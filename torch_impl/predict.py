@@ -29,7 +29,10 @@ def predict(run, images, device="auto"):
     device = select_device(device)
     pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
     logits = make_predictor(load_model(trained).to(device))(pixels)
-    return torch.from_numpy(logits).softmax(1).numpy(), trained.classes
+    logits = torch.from_numpy(logits)
+    if logits.shape[1] == 1:  # the softmax of (0, logit) is the sigmoid
+        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+    return logits.softmax(1).numpy(), trained.classes
 
 
 def main() -> int:

@@ -12,24 +12,48 @@ import torch
 import torch.nn.functional as F
 
 import torch_impl
-from parity.spec import files, runs
+from parity.spec import files, metrics, runs
 from torch_impl import data, weights
 from torch_impl.devices import select_device
-from torch_impl.optim import create_optimizer
+from torch_impl.layers import seeded
+from torch_impl.optim import create_optimizer, set_learning_rate
 
-EVALUATION_BATCH = 1024
+# Szegedy et al. 2015, section 5.
+AUXILIARY_WEIGHT = 0.3
+
+
+def average_map(logits):
+    """Returns logits (N, num_classes), of a map (N, num_classes, H, W) its mean."""
+    return logits.mean((2, 3)) if logits.ndim == 4 else logits
 
 
 def cross_entropy(logits, labels):
-    """Returns the mean cross-entropy of logits (N, num_classes) and labels (N,)."""
+    """Returns the mean cross-entropy of logits and labels (N,).
+
+    A map of logits is averaged over its positions; one column of them is the logit of
+    the second of two classes.
+    """
+    logits = average_map(logits)
+    if logits.shape[1] == 1:
+        target = labels.to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits[:, 0], target)
     return F.cross_entropy(logits, labels)
+
+
+def training_loss(outputs, labels):
+    """Returns the cross-entropy, with that of auxiliary heads times their weight."""
+    if not isinstance(outputs, tuple):
+        return cross_entropy(outputs, labels)
+    logits, *auxiliary = outputs
+    added = sum(cross_entropy(head, labels) for head in auxiliary)
+    return cross_entropy(logits, labels) + AUXILIARY_WEIGHT * added
 
 
 def compute_gradients(model, images, labels):
     """Returns the loss and its gradient by each trainable parameter."""
     model.train()
     model.zero_grad()
-    loss = cross_entropy(model(images), labels)
+    loss = training_loss(model(images), labels)
     loss.backward()
     return loss.detach(), [parameter.grad for parameter in model.parameters()]
 
@@ -46,22 +70,31 @@ def make_train_step(model, optimizer):
 
 
 def make_predictor(model):
-    """Returns a function from images (N, C, H, W) to logits, in batches, as NumPy."""
+    """Returns a function from images (N, C, H, W) to logits (N, num_classes) as NumPy.
+
+    Images are predicted in batches; a map of logits is averaged.
+    """
 
     @torch.inference_mode()
     def predict(images):
         model.eval()
-        batches = images.split(EVALUATION_BATCH)
-        return np.concatenate([model(batch).cpu().numpy() for batch in batches])
+        batches = images.split(metrics.images_at_once(*images.shape[2:]))
+        logits = [average_map(model(batch)).cpu().numpy() for batch in batches]
+        return np.concatenate(logits)
 
     return predict
 
 
+def predict_all(predict, pipeline):
+    """Returns the logits (N, num_classes) of all of a pipeline's images, in order."""
+    order = metrics.in_order(len(pipeline), *pipeline.size)
+    return np.concatenate([predict(images) for images, _ in pipeline.batches(order)])
+
+
 def measure(logits, labels):
-    """Returns mean loss and accuracy of logits (N, num_classes)."""
-    labels = labels.cpu()
-    loss = cross_entropy(torch.from_numpy(logits), labels)
-    return float(loss), float(np.mean(logits.argmax(1) == labels.numpy()))
+    """Returns mean loss and accuracy of logits (N, num_classes) and labels (N,)."""
+    loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+    return float(loss), metrics.accuracy(logits, labels)
 
 
 def train(options: runs.Options) -> runs.Run:
@@ -71,14 +104,10 @@ def train(options: runs.Options) -> runs.Run:
         UsageError: data, weights, device or folder that are not there or do not fit.
     """
     device = select_device(options.device)
-    size = options.image_size
-    dataset = data.load(options.dataset, options.data_dir, size, size)
+    dataset = data.load(**options.data_arguments())
+    shape = options.shape(dataset)
     model = torch_impl.create_model(
-        options.model,
-        num_classes=len(dataset.classes),
-        image_size=size,
-        in_channels=dataset.train_images.shape[-1],
-        seed=options.seed,
+        options.model, **shape.arguments(), seed=options.seed
     )
     if options.weights:
         tensors, _ = files.load_weights(options.weights)
@@ -92,7 +121,8 @@ def train(options: runs.Options) -> runs.Run:
     run = runs.Run(options, "torch", versions)
     run.start(dataset, str(device), parameters)
     run.save_weights("initial", weights.state_dict(model), dataset)
-    predictions = run_epochs(model, optimizer, dataset, run, device)
+    with seeded(options.seed):  # PyTorch draws dropout from one generator
+        predictions = run_epochs(model, optimizer, dataset, run, device)
     run.save_weights("final", weights.state_dict(model), dataset)
     run.save("model.pt", lambda path: torch.save(model.state_dict(), path))
     run.finish(dataset, predictions)
@@ -102,37 +132,53 @@ def train(options: runs.Options) -> runs.Run:
 def run_epochs(model, optimizer, dataset, run, device):
     """Trains for the run's epochs; returns the predicted labels of the test images."""
     options = run.options
-    normalisation = (dataset.mean, dataset.std)
-    train_set = data.to_tensors(
-        dataset.train_images, dataset.train_labels, *normalisation
+    settings = {
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "workers": options.workers,
+        "device": device,
+    }
+    train_part = (dataset.train_images, dataset.train_labels)
+    train_set = data.Pipeline(
+        *train_part, augment=options.augment, seed=options.seed, **settings
     )
-    test_set = data.to_tensors(dataset.test_images, dataset.test_labels, *normalisation)
-    train_set = [tensor.to(device) for tensor in train_set]
-    test_set = [tensor.to(device) for tensor in test_set]
+    plain_set = data.Pipeline(*train_part, **settings) if options.augment else train_set
+    test_set = data.Pipeline(dataset.test_images, dataset.test_labels, **settings)
     train_step = make_train_step(model, optimizer)
     predict = make_predictor(model)
     for epoch in range(options.epochs):
         start = time.perf_counter()
-        order = runs.batch_order(options, len(train_set[0]), epoch)
+        learning_rate = options.epoch_learning_rate(epoch)
+        set_learning_rate(optimizer, learning_rate)
+        order = runs.batch_order(options, len(train_set), epoch)
         losses = [
             train_step(images, labels) * len(labels)
             for images, labels in run.progress(
-                data.batches(*train_set, order), len(order), epoch
+                train_set.batches(order, epoch), len(order), epoch
             )
         ]
         train_loss = float(sum(losses)) / sum(map(len, order))
         seconds = time.perf_counter() - start
-        _, train_accuracy = measure(predict(train_set[0]), train_set[1])
-        logits = predict(test_set[0])
-        test_loss, test_accuracy = measure(logits, test_set[1])
+        train_logits = predict_all(predict, plain_set)
+        _, train_accuracy = measure(train_logits, dataset.train_labels)
+        logits = predict_all(predict, test_set)
+        test_loss, test_accuracy = measure(logits, dataset.test_labels)
+        top5 = {}
+        if "top5" in options.metrics:
+            top5 = {
+                "train_top5": metrics.top5_accuracy(train_logits, dataset.train_labels),
+                "test_top5": metrics.top5_accuracy(logits, dataset.test_labels),
+            }
         run.log(
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             test_loss=test_loss,
             test_accuracy=test_accuracy,
+            **top5,
+            learning_rate=learning_rate,
             seconds=seconds,
         )
-    return logits.argmax(1)
+    return metrics.predicted_labels(logits)
 
 
 def main() -> int:

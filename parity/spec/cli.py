@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from parity.spec import datasets, recipes, runs
+from parity.spec import augmentation, datasets, metrics, recipes, runs
 from parity.spec.errors import UsageError, unknown
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -61,6 +61,11 @@ positive = integer(1)
 natural = integer(0)
 
 
+def batch_size(text: str) -> int | str:
+    """Parses a number of images, or "full" for the whole set."""
+    return text if text == "full" else positive(text)
+
+
 def positive_float(text: str) -> float:
     """Parses a finite number above zero."""
     try:
@@ -83,24 +88,63 @@ def one_of(kind: str, choices: list[str]) -> Callable[[str], str]:
     return parse
 
 
+def some_of(kind: str, choices: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    """Returns a parser of names with commas between them; "none" is no name."""
+    parse_one = one_of(kind, [*choices, "none"])
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = dict.fromkeys(map(parse_one, text.split(",")))
+        return tuple(name for name in names if name != "none")
+
+    return parse
+
+
 model_name = one_of("model", recipes.names())
-dataset_name = one_of("data set", list(datasets.CATALOGUE))
+dataset_name = one_of("data set", list(datasets.NAMES))
+recipe_name = one_of("recipe", list(recipes.TRAININGS))
+scheduler_name = one_of("scheduler", list(recipes.SCHEDULERS))
 optimizer_name = one_of("optimizer", list(recipes.OPTIMIZERS))
 device_name = one_of("device", list(DEVICES))
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     """Adds the model's name."""
     parser.add_argument(
-        "model", type=model_name, metavar="MODEL", help=", ".join(recipes.names())
+        "model",
+        type=model_name,
+        metavar="MODEL",
+        help=", ".join(recipes.names()),
+        nargs="?" if optional else None,
     )
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Adds the model's input and output; None stands for the recipe's value."""
+    parser.add_argument("--image-size", type=positive, metavar="PIXELS")
+    parser.add_argument("--num-classes", type=positive, metavar="N")
+    parser.add_argument("--in-channels", type=positive, metavar="N")
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Adds what a training is made of; None stands for the recipe's value."""
+    parser.add_argument(
+        "--recipe",
+        type=recipe_name,
+        metavar="NAME",
+        help=f"a lecture's training: {', '.join(recipes.TRAININGS)} (default: the "
+        "model's)",
+    )
     _add_data(parser)
     parser.add_argument("--image-size", type=positive, metavar="PIXELS")
-    parser.add_argument("--batch-size", type=positive, metavar="N")
+    parser.add_argument(
+        "--augment",
+        type=some_of("augmentation", augmentation.NAMES),
+        metavar="NAMES",
+        help=f"{','.join(augmentation.NAMES)} or none, of the training images",
+    )
+    parser.add_argument(
+        "--batch-size", type=batch_size, metavar="N", help='or "full", the whole set'
+    )
     parser.add_argument(
         "--optimizer",
         type=optimizer_name,
@@ -108,6 +152,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help=", ".join(recipes.OPTIMIZERS),
     )
     parser.add_argument("--learning-rate", "--lr", type=positive_float, metavar="RATE")
+    parser.add_argument(
+        "--scheduler",
+        type=scheduler_name,
+        metavar="NAME",
+        help="constant, or step: the rate times 0.6 after every 5 epochs",
+    )
     parser.add_argument(
         "--seed",
         type=natural,
@@ -133,14 +183,33 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         type=dataset_name,
         metavar="NAME",
-        help=f"{', '.join(datasets.CATALOGUE)} (default: the recipe's)",
+        help=f"{', '.join(datasets.NAMES)} (default: the recipe's)",
     )
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=Path("data"),
         metavar="DIR",
-        help="where data sets are looked for and downloaded to (default: data)",
+        help="where data sets are looked for and downloaded to (default: data); for "
+        "folder, one folder of images per class, or train and test with these",
+    )
+    parser.add_argument(
+        "--label-names",
+        metavar="FILE",
+        help="other names for classes, a JSON object, or animals10: the lecture's",
+    )
+    parser.add_argument(
+        "--strict-data",
+        action="store_true",
+        help="stop at a file that is no whole image, instead of leaving it out",
+    )
+    parser.add_argument(
+        "--workers",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="processes (PyTorch) or threads (TensorFlow) that read images (default: "
+        "0, the program itself)",
     )
 
 
@@ -152,6 +221,7 @@ def parse_train(program: str, arguments: list[str] | None = None) -> runs.Option
     add_model(flags)
     add_training(flags)
     flags.add_argument("--epochs", type=positive, metavar="N")
+    _add_metrics(flags)
     flags.add_argument(
         "--weights",
         type=Path,
@@ -173,6 +243,30 @@ def parse_train(program: str, arguments: list[str] | None = None) -> runs.Option
         flags.error(str(error))
 
 
+def shape_of(arguments: argparse.Namespace) -> recipes.Shape:
+    """Returns the shape of the model that the arguments name."""
+    return recipes.shape(
+        recipes.find(arguments.model),
+        arguments.num_classes,
+        arguments.image_size,
+        arguments.in_channels,
+    )
+
+
+def parse_summary(
+    program: str, arguments: list[str] | None = None
+) -> tuple[str, recipes.Shape]:
+    """Returns the model and its shape; ends the program on --help or an error."""
+    flags = parser(program, "List a network's layers, sizes and receptive fields.")
+    add_model(flags)
+    add_shape(flags)
+    given = flags.parse_args(arguments)
+    try:
+        return given.model, shape_of(given)
+    except UsageError as error:
+        flags.error(str(error))
+
+
 def parse_evaluate(
     program: str, arguments: list[str] | None = None
 ) -> argparse.Namespace:
@@ -181,6 +275,7 @@ def parse_evaluate(
     _add_run(flags)
     _add_data(flags)
     flags.add_argument("--split", choices=("test", "train"), default="test")
+    _add_metrics(flags)
     add_device(flags)
     return flags.parse_args(arguments)
 
@@ -200,6 +295,16 @@ def parse_predict(
     )
     add_device(flags)
     return flags.parse_args(arguments)
+
+
+def _add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics",
+        type=some_of("metric", metrics.METRICS),
+        default=("top1",),
+        metavar="NAMES",
+        help=f"{','.join(metrics.METRICS)} (default: top1)",
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

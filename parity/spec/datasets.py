@@ -4,13 +4,14 @@ Images are uint8 (N, H, W, C) in 0 to 255, labels int64 (N,), until a side turns
 into tensors of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from parity.spec.errors import UsageError, unknown
+from parity.spec.images import ImageFiles, read_pixels, resize
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,27 @@ CATALOGUE = {
             "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
         },
     ),
+    "cifar10": DatasetSpec(
+        source="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+        image_shape=(32, 32, 3),
+        classes=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ),
+        train_size=50_000,
+        test_size=10_000,
+        files={"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
+    ),
 }
+NAMES = (*CATALOGUE, "folder")
 
 
 @dataclass(frozen=True)
@@ -89,9 +110,10 @@ class Dataset:
     """Training and test images of one size, and how to normalise them.
 
     Attributes:
-        train_images: uint8 (N, H, W, C).
+        classes: class names, by label.
+        train_images: uint8 (N, H, W, C), in memory or in files.
         train_labels: int64 (N,).
-        test_images: uint8 (N, H, W, C).
+        test_images: likewise.
         test_labels: int64 (N,).
         mean: per channel, of the training images scaled to 0 to 1.
         std: likewise.
@@ -99,9 +121,9 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    train_images: np.ndarray
+    train_images: np.ndarray | ImageFiles
     train_labels: np.ndarray
-    test_images: np.ndarray
+    test_images: np.ndarray | ImageFiles
     test_labels: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -114,7 +136,7 @@ def find(name: str) -> DatasetSpec:
         UsageError: there is no such data set.
     """
     if name not in CATALOGUE:
-        raise unknown("data set", name, CATALOGUE)
+        raise unknown("data set", name, NAMES)
     return CATALOGUE[name]
 
 
@@ -170,6 +192,7 @@ def prepare(
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     height: int,
     width: int,
+    only_labels: Sequence[int] | None = None,
 ) -> Dataset:
     """Returns a data set brought to one order and size, with its statistics.
 
@@ -178,28 +201,52 @@ def prepare(
         arrays: train images and labels, test images and labels.
         height: of the images wanted, in pixels.
         width: likewise.
+        only_labels: what is kept, see keep_labels; None keeps all.
+
+    Raises:
+        UsageError: only_labels names no such label, or one twice, or fewer than two.
     """
+    classes = find(name).classes
+    kept = keep_labels(classes, only_labels)
+    new_labels = np.full(len(classes), -1)
+    new_labels[list(kept)] = np.arange(len(kept))
     parts = []
     for images, labels in (arrays[:2], arrays[2:]):
         order = canonical_order(images, labels)
-        parts += [resize(images[order], height, width), labels[order].astype(np.int64)]
+        order = order[np.isin(labels[order], kept)]
+        labels = new_labels[labels[order]].astype(np.int64)
+        # The mean's last digit depends on how the pixels lie in memory.
+        images = np.ascontiguousarray(images[order])
+        parts += [resize(images, height, width), labels]
     mean, std = channel_mean_std(parts[0])
-    return Dataset(name, find(name).classes, *parts, mean, std)
+    return Dataset(name, tuple(classes[i] for i in kept), *parts, mean, std)
 
 
-def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns uint8 images (N, H, W, C) at another size: Pillow's bilinear filter."""
-    from PIL import Image
+def keep_labels(
+    classes: Sequence[str], only_labels: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Returns the labels to keep, in the order in which they become 0, 1, ...
 
-    if images.shape[1:3] == (height, width):
-        return images
-    resized = np.empty((len(images), height, width, images.shape[3]), np.uint8)
-    for image, target in zip(images, resized, strict=True):
-        for channel in range(images.shape[3]):
-            plane = Image.fromarray(image[..., channel])
-            plane = plane.resize((width, height), Image.Resampling.BILINEAR)
-            target[..., channel] = np.asarray(plane)
-    return resized
+    Args:
+        classes: class names, by label.
+        only_labels: the labels wanted, or None for all.
+
+    Raises:
+        UsageError: a label that is not there, or is there twice, or fewer than two.
+    """
+    if only_labels is None:
+        return tuple(range(len(classes)))
+    kept = tuple(only_labels)
+    if (
+        len(set(kept)) != len(kept)
+        or len(kept) < 2
+        or set(kept) - {*range(len(classes))}
+    ):
+        raise UsageError(
+            f"cannot keep the labels {', '.join(map(str, kept))}; "
+            f"give two or more different ones of 0 to {len(classes) - 1}"
+        )
+    return kept
 
 
 def channel_mean_std(
@@ -215,6 +262,18 @@ def channel_mean_std(
         batch = images[start : start + batch_size].astype(np.float64) / 255
         means.append(batch.mean(axis=(0, 1, 2)))
         squares.append(np.square(batch).mean(axis=(0, 1, 2)))
+    return mean_std(means, squares)
+
+
+def mean_std(
+    means: Sequence[np.ndarray], squares: Sequence[np.ndarray]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation (C,) from those of the batches.
+
+    Args:
+        means: of each batch's pixels, (C,).
+        squares: means of each batch's squared pixels, (C,).
+    """
     mean = np.mean(means, axis=0)
     std = np.sqrt(np.mean(squares, axis=0) - mean**2)
     return tuple(mean.tolist()), tuple(std.tolist())
@@ -261,24 +320,4 @@ def read_image(path: Path, height: int, width: int, in_channels: int) -> np.ndar
     Raises:
         UsageError: the file is missing or is not an image.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    if in_channels not in (1, 3):
-        raise UsageError(f"image files have 1 or 3 channels, not {in_channels}")
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I;16"):  # convert() would cut it off at 255
-                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-            pixels = np.asarray(image.convert("L" if in_channels == 1 else "RGB"))
-    except FileNotFoundError:
-        raise UsageError(f"no such image file: {path}") from None
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:
-        raise UsageError(f"not an image file: {path} ({error})") from None
-    pixels = pixels.reshape(1, *pixels.shape[:2], in_channels)
-    return resize(pixels, height, width)
+    return resize(read_pixels(path, in_channels)[np.newaxis], height, width)

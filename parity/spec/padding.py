@@ -13,3 +13,21 @@ def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
     outputs = -(-size // stride)
     total = max((outputs - 1) * stride + kernel_size - size, 0)
     return total // 2, total - total // 2
+
+
+def ceil_padding(size: int, kernel_size: int, stride: int, padding: int) -> int:
+    """Returns the pixels that a last window, cut off by the border, lacks behind it.
+
+    Windows start at every `stride` pixels as long as they start inside the image or
+    its padding in front (PyTorch's `ceil_mode`).
+
+    Args:
+        size: of the image along one axis.
+        kernel_size: of the window.
+        stride: of the window.
+        padding: pixels on either side.
+    """
+    count = -(-(size + 2 * padding - kernel_size) // stride) + 1
+    if (count - 1) * stride >= size + padding:
+        count -= 1
+    return max(0, (count - 1) * stride + kernel_size - size - 2 * padding)

@@ -1,4 +1,4 @@
-"""One recipe per model: its shape and how it is trained."""
+"""One recipe per model: its shape, and by its lecture's training how it is trained."""
 
 import fnmatch
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ class Recipe:
     """A model's shape and the training that its source describes.
 
     Attributes:
+        source: where the network comes from.
         image_size: height and width of the square input, in pixels.
         smallest_image_size: the least height and width at which every layer has an
             output.
+        in_channels: channels of the input.
+        num_classes: logits; 1 is the logit of the second of two classes.
         parameters: trainable parameters at the default shape.
-        drop_last: whether an epoch's last batch is dropped when it is not full.
-        learning_rate: constant over the training.
+        training: a name in TRAININGS.
     """
 
     name: str
@@ -27,44 +29,326 @@ class Recipe:
     in_channels: int
     num_classes: int
     parameters: int
+    training: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a lecture trains.
+
+    Attributes:
+        dataset: a name in the catalogue, or "folder".
+        batch_size: images per batch; "full" is one batch of the whole set.
+        drop_last: whether an epoch's last batch is dropped when it is not full.
+        learning_rate: of the first epoch.
+        scheduler: a name in SCHEDULERS.
+        augment: names of augmentations, in the order they are made.
+    """
+
+    source: str
     dataset: str
     epochs: int
-    batch_size: int
-    drop_last: bool
-    optimizer: str
-    learning_rate: float
+    batch_size: int | str
+    drop_last: bool = False
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    scheduler: str = "constant"
+    augment: tuple[str, ...] = ()
 
+
+# The lectures train on MNIST; digits are its bundled stand-in.
+TRAININGS = {
+    "cnn": Training('lecture notes, "What is a convolution?"', "digits", 10, 256),
+    "lenet": Training("lecture notes on CNNs, LeNet-5", "digits", 50, 256),
+    "animals": Training(
+        "lecture notes on CNNs, VGG and ResNet",
+        "folder",
+        50,
+        128,
+        scheduler="step",
+        augment=("crop",),
+    ),
+    "mnist_lab": Training(
+        'lecture notes, "Lab 10: MNIST CNN"', "digits", 15, 100, drop_last=True
+    ),
+    "binary": Training(
+        'lecture notes, "Convolutional networks (1)", section 5', "digits", 50, "full"
+    ),
+    "binary_batches": Training(
+        'lecture notes, "Convolutional networks (1)", section 6', "digits", 5, 128
+    ),
+}
 
 RECIPES = {
+    "alexnet": Recipe(
+        "alexnet",
+        "Krizhevsky et al. 2012, figure 2",
+        image_size=224,
+        smallest_image_size=63,
+        in_channels=3,
+        num_classes=1000,
+        parameters=60_965_224,
+        training="animals",
+    ),
+    "alexnet_owt": Recipe(
+        "alexnet_owt",
+        "Krizhevsky 2014; torchvision's alexnet",
+        image_size=224,
+        smallest_image_size=63,
+        in_channels=3,
+        num_classes=1000,
+        parameters=61_100_840,
+        training="animals",
+    ),
+    "block_conv": Recipe(
+        "block_conv",
+        "lecture notes on CNNs, convolution",
+        image_size=32,
+        smallest_image_size=3,
+        in_channels=3,
+        num_classes=32,
+        parameters=896,
+        training="cnn",
+    ),
+    "block_conv_pool": Recipe(
+        "block_conv_pool",
+        "lecture notes on CNNs, pooling",
+        image_size=32,
+        smallest_image_size=4,
+        in_channels=3,
+        num_classes=32,
+        parameters=896,
+        training="cnn",
+    ),
+    "block_dense": Recipe(
+        "block_dense",
+        "lecture notes on CNNs, fully connected layer",
+        image_size=1,
+        smallest_image_size=1,
+        in_channels=32,
+        num_classes=10,
+        parameters=330,
+        training="cnn",
+    ),
+    "cnn_binary": Recipe(
+        "cnn_binary",
+        'lecture notes, "Convolutional networks (1)"',
+        image_size=28,
+        smallest_image_size=6,
+        in_channels=1,
+        num_classes=1,
+        parameters=2_721,
+        training="binary",
+    ),
+    "cnn_dropout": Recipe(
+        "cnn_dropout",
+        'lecture notes, "What is a convolution?"',
+        image_size=28,
+        smallest_image_size=4,
+        in_channels=1,
+        num_classes=10,
+        parameters=119_530,
+        training="cnn",
+    ),
+    "cnn_padded_pool": Recipe(
+        "cnn_padded_pool",
+        'lecture notes, "CNN and MNIST"',
+        image_size=28,
+        smallest_image_size=6,
+        in_channels=1,
+        num_classes=10,
+        parameters=55_338,
+        training="cnn",
+    ),
+    "cnn_two_layer": Recipe(
+        "cnn_two_layer",
+        'lecture notes, "Lab 10: MNIST CNN"',
+        image_size=28,
+        smallest_image_size=4,
+        in_channels=1,
+        num_classes=10,
+        parameters=50_186,
+        training="mnist_lab",
+    ),
+    "googlenet": Recipe(
+        "googlenet",
+        "Szegedy et al. 2015, table 1",
+        image_size=224,
+        smallest_image_size=31,
+        in_channels=3,
+        num_classes=1000,
+        parameters=13_378_280,
+        training="animals",
+    ),
+    "googlenet_bn": Recipe(
+        "googlenet_bn",
+        "torchvision's googlenet",
+        image_size=224,
+        smallest_image_size=15,
+        in_channels=3,
+        num_classes=1000,
+        parameters=13_004_888,
+        training="animals",
+    ),
     "lenet5": Recipe(
-        name="lenet5",
-        source="lecture notes on CNNs, section LeNet-5",
+        "lenet5",
+        "lecture notes on CNNs, LeNet-5",
         image_size=28,
         smallest_image_size=16,
         in_channels=1,
         num_classes=10,
         parameters=44_426,
-        dataset="digits",
-        epochs=50,
-        batch_size=256,
-        drop_last=False,
-        optimizer="adam",
-        learning_rate=1e-3,
+        training="lenet",
     ),
     "lenet5_1998": Recipe(
-        name="lenet5_1998",
-        source="LeCun et al. 1998, figure 2",
+        "lenet5_1998",
+        "LeCun et al. 1998, figure 2",
         image_size=32,
         smallest_image_size=16,
         in_channels=1,
         num_classes=10,
         parameters=61_706,
-        dataset="digits",
-        epochs=50,
-        batch_size=256,
-        drop_last=False,
-        optimizer="adam",
-        learning_rate=1e-3,
+        training="lenet",
+    ),
+    "resnet18": Recipe(
+        "resnet18",
+        "He et al. 2016, table 1, 18 layers",
+        image_size=224,
+        smallest_image_size=1,
+        in_channels=3,
+        num_classes=1000,
+        parameters=11_689_512,
+        training="animals",
+    ),
+    "resnet34": Recipe(
+        "resnet34",
+        "He et al. 2016, table 1, 34 layers",
+        image_size=224,
+        smallest_image_size=1,
+        in_channels=3,
+        num_classes=1000,
+        parameters=21_797_672,
+        training="animals",
+    ),
+    "resnet50": Recipe(
+        "resnet50",
+        "He et al. 2016, table 1, 50 layers",
+        image_size=224,
+        smallest_image_size=1,
+        in_channels=3,
+        num_classes=1000,
+        parameters=25_557_032,
+        training="animals",
+    ),
+    "resnet101": Recipe(
+        "resnet101",
+        "He et al. 2016, table 1, 101 layers",
+        image_size=224,
+        smallest_image_size=1,
+        in_channels=3,
+        num_classes=1000,
+        parameters=44_549_160,
+        training="animals",
+    ),
+    "resnet152": Recipe(
+        "resnet152",
+        "He et al. 2016, table 1, 152 layers",
+        image_size=224,
+        smallest_image_size=1,
+        in_channels=3,
+        num_classes=1000,
+        parameters=60_192_808,
+        training="animals",
+    ),
+    "vgg11": Recipe(
+        "vgg11",
+        "Simonyan & Zisserman 2015, table 1, A",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=132_863_336,
+        training="animals",
+    ),
+    "vgg11_bn": Recipe(
+        "vgg11_bn",
+        "torchvision's vgg11_bn",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=132_868_840,
+        training="animals",
+    ),
+    "vgg13": Recipe(
+        "vgg13",
+        "Simonyan & Zisserman 2015, table 1, B",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=133_047_848,
+        training="animals",
+    ),
+    "vgg13_bn": Recipe(
+        "vgg13_bn",
+        "torchvision's vgg13_bn",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=133_053_736,
+        training="animals",
+    ),
+    "vgg16": Recipe(
+        "vgg16",
+        "Simonyan & Zisserman 2015, table 1, D",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=138_357_544,
+        training="animals",
+    ),
+    "vgg16_bn": Recipe(
+        "vgg16_bn",
+        "torchvision's vgg16_bn",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=138_365_992,
+        training="animals",
+    ),
+    "vgg16_conv": Recipe(
+        "vgg16_conv",
+        "Simonyan & Zisserman 2015, section 3.2",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=138_357_544,
+        training="animals",
+    ),
+    "vgg19": Recipe(
+        "vgg19",
+        "Simonyan & Zisserman 2015, table 1, E",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=143_667_240,
+        training="animals",
+    ),
+    "vgg19_bn": Recipe(
+        "vgg19_bn",
+        "torchvision's vgg19_bn",
+        image_size=224,
+        smallest_image_size=32,
+        in_channels=3,
+        num_classes=1000,
+        parameters=143_678_248,
+        training="animals",
     ),
 }
 
@@ -75,6 +359,21 @@ OPTIMIZERS = {
     "momentum": {"momentum": 0.9},
     "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8},
 }
+
+
+# The learning rate by epoch. Step: times `gamma` after every `step_size` epochs.
+SCHEDULERS = {
+    "constant": {},
+    "step": {"step_size": 5, "gamma": 0.6},
+}
+
+
+def learning_rate(scheduler: str, initial: float, epoch: int) -> float:
+    """Returns the learning rate of an epoch, counted from 0."""
+    if scheduler == "constant":
+        return initial
+    constants = SCHEDULERS[scheduler]
+    return initial * constants["gamma"] ** (epoch // constants["step_size"])
 
 
 @dataclass(frozen=True)
@@ -109,6 +408,41 @@ def find(name: str) -> Recipe:
     if name not in RECIPES:
         raise unknown("model", name, names())
     return RECIPES[name]
+
+
+def training(name: str) -> Training:
+    """Returns a lecture's training.
+
+    Raises:
+        UsageError: there is no such training; names near ones.
+    """
+    if name not in TRAININGS:
+        raise unknown("recipe", name, list(TRAININGS))
+    return TRAININGS[name]
+
+
+def num_outputs(recipe: Recipe, num_classes: int) -> int:
+    """Returns the logits of a model that tells so many classes apart.
+
+    Raises:
+        UsageError: a model with one logit is to tell apart more or less than two.
+    """
+    if recipe.num_classes > 1:
+        return num_classes
+    if num_classes != 2:
+        raise UsageError(
+            f"{recipe.name} tells two classes apart, not {num_classes}: choose two"
+        )
+    return 1
+
+
+def check_architecture(
+    name: str, architecture: dict[str, object], choices: set[str]
+) -> None:
+    """Raises UsageError for an argument that a model's class does not take."""
+    for argument in architecture:
+        if argument not in choices:
+            raise unknown(f"argument of {name}", argument, sorted(choices))
 
 
 def shape(

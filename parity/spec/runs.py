@@ -23,57 +23,116 @@ from parity.spec import datasets, files, pictures, recipes
 from parity.spec.datasets import Dataset
 from parity.spec.errors import UsageError
 
+# The labels that a network with one logit tells apart: zeros and ones.
+TWO_CLASSES = (0, 1)
+
 
 @dataclass(frozen=True)
 class Options:
     """What a training is asked to do; the fields are the command line's flags."""
 
     model: str
+    recipe: str
     dataset: str
     data_dir: Path
     image_size: int
     epochs: int
-    batch_size: int
+    batch_size: int | str
+    drop_last: bool
     optimizer: str
     learning_rate: float
+    scheduler: str
+    augment: tuple[str, ...]
+    metrics: tuple[str, ...] = ("top1",)
+    label_names: str | None = None
+    strict_data: bool = False
+    workers: int = 0
     seed: int = 0
     weights: Path | None = None
     device: str = "auto"
     output: Path | None = None
     quiet: bool = False
 
+    def data_arguments(self) -> dict[str, object]:
+        """Returns the arguments with which either side loads the data set."""
+        outputs = recipes.find(self.model).num_classes
+        return {
+            "name": self.dataset,
+            "data_dir": self.data_dir,
+            "height": self.image_size,
+            "width": self.image_size,
+            "only_labels": TWO_CLASSES if outputs == 1 else None,
+            "label_names": self.label_names,
+            "strict": self.strict_data,
+        }
+
+    def shape(self, dataset: Dataset) -> recipes.Shape:
+        """Returns the shape of the model for a data set."""
+        recipe = recipes.find(self.model)
+        num_outputs = recipes.num_outputs(recipe, len(dataset.classes))
+        return recipes.Shape(*dataset.train_images.shape[1:], num_classes=num_outputs)
+
+    def epoch_learning_rate(self, epoch: int) -> float:
+        """Returns the learning rate of an epoch, counted from 0."""
+        return recipes.learning_rate(self.scheduler, self.learning_rate, epoch)
+
 
 def batch_order(options: Options, size: int, epoch: int) -> list[np.ndarray]:
-    """Returns the indices of each batch of one epoch (from 0) over `size` images."""
+    """Returns the indices of each batch of one epoch (from 0) over `size` images.
+
+    Raises:
+        UsageError: the only batch is not full and is to be dropped.
+    """
+    batch_size = size if options.batch_size == "full" else options.batch_size
     order = datasets.epoch_batches(
         size,
-        options.batch_size,
-        drop_last=recipes.find(options.model).drop_last,
+        batch_size,
+        drop_last=options.drop_last,
         seed=options.seed,
         epoch=epoch,
     )
-    return list(order)
+    if not (order := list(order)):
+        raise UsageError(
+            f"{size} training images do not fill a batch of {batch_size}, and recipe "
+            f"{options.recipe} drops a last one: --batch-size {size} would do"
+        )
+    return order
 
 
-def options(model: str, **changes: object) -> Options:
-    """Returns the recipe's options of a model, with changes; None changes nothing.
+def options(model: str, recipe: str | None = None, **changes: object) -> Options:
+    """Returns the options of a model's training, with changes; None changes nothing.
+
+    Args:
+        model: a model's name.
+        recipe: a training's name; None takes the model's.
+        changes: fields of Options.
 
     Raises:
-        UsageError: there is no such model or the image size does not suit it.
+        UsageError: there is no such model or training, or the image size does not suit
+            the model.
     """
-    recipe = recipes.find(model)
+    network = recipes.find(model)
+    name = recipe or network.training
+    training = recipes.training(name)
     given = {name: value for name, value in changes.items() if value is not None}
     defaults = {
-        "dataset": recipe.dataset,
+        "dataset": training.dataset,
         "data_dir": Path("data"),
-        "image_size": recipe.image_size,
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "optimizer": recipe.optimizer,
-        "learning_rate": recipe.learning_rate,
+        "epochs": training.epochs,
+        "batch_size": training.batch_size,
+        "drop_last": training.drop_last,
+        "optimizer": training.optimizer,
+        "learning_rate": training.learning_rate,
+        "scheduler": training.scheduler,
+        "augment": training.augment,
     }
-    result = Options(model, **(defaults | given))
-    recipes.shape(recipe, image_size=result.image_size)
+    values = defaults | given
+    # A network smaller than the data set's images is made for theirs.
+    known = datasets.CATALOGUE.get(values["dataset"])
+    least = known.image_shape[0] if known else 0
+    values = {"image_size": max(network.image_size, least)} | values
+    result = Options(model, name, **values)
+    recipes.shape(network, image_size=result.image_size)
     return result
 
 
@@ -164,9 +223,7 @@ class Run:
         self, name: str, tensors: dict[str, np.ndarray], dataset: Dataset
     ) -> None:
         """Writes weights in the common form, with what is needed to use them."""
-        shape = recipes.Shape(
-            *dataset.train_images.shape[1:], num_classes=len(dataset.classes)
-        )
+        shape = self.options.shape(dataset)
         metadata = describe(self.options.model, shape, dataset)
         files.save_weights(self.folder / f"{name}.safetensors", tensors, metadata)
 
@@ -203,6 +260,25 @@ class Trained:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def only_labels(self) -> tuple[int, int] | None:
+        """The labels of a data set that the network tells apart; None for all."""
+        return TWO_CLASSES if self.shape.num_classes == 1 else None
+
+    def check(self, dataset: Dataset) -> None:
+        """Raises UsageError when a data set's classes or channels are others."""
+        channels = dataset.train_images.shape[-1]
+        if channels != self.shape.in_channels:
+            raise UsageError(
+                f"{self.path} takes images of {self.shape.in_channels} channels; "
+                f"{dataset.name} has {channels}"
+            )
+        if len(dataset.classes) != len(self.classes):
+            raise UsageError(
+                f"{self.path} tells {len(self.classes)} classes apart; "
+                f"{dataset.name} has {len(dataset.classes)}"
+            )
 
 
 def find_trained(path: Path) -> Trained:
