@@ -1,9 +1,13 @@
 """What `python -m parity` does, as functions."""
 
 import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from parity.frameworks import keras, torch
+import numpy as np
+
+from parity.frameworks import keras, tf, torch
 from keras_impl import create_model as create_keras_model
 from keras_impl import data as keras_data
 from keras_impl import weights as keras_weights
@@ -85,44 +89,95 @@ def train_sides(
 ) -> LockstepReport:
     """Trains both sides in lockstep from the weights of the PyTorch side's seed.
 
+    Each side reads its own batches, except from image files and with augmentation:
+    those pixels may differ by one grey level (`parity/test_images.py`), and then both
+    sides take PyTorch's. Of image files at most 1,024 test images count.
+
     Args:
         options: of the training; its device and output are not used.
         steps: how many; None makes the options' epochs.
         dtype: "float64" or "float32".
         device: "cpu" or "gpu".
     """
-    size = options.image_size
-    sets = []
+    pipelines, tests = [], []
     for data in (keras_data, torch_data):
-        dataset = data.load(options.dataset, options.data_dir, size, size)
-        statistics = (dataset.mean, dataset.std)
-        train = (dataset.train_images, dataset.train_labels, *statistics)
-        test = (dataset.test_images, dataset.test_labels, *statistics)
-        sets.append((data.to_tensors(*train), data.to_tensors(*test)))
-    (keras_train, keras_test), (torch_train, torch_test) = sets
-    arguments = {
-        "num_classes": len(dataset.classes),
-        "image_size": size,
-        "in_channels": dataset.train_images.shape[-1],
-        "seed": options.seed,
-    }
+        dataset = data.load(**options.data_arguments())
+        settings = {
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "workers": options.workers,
+        }
+        pipelines.append(
+            data.Pipeline(
+                dataset.train_images,
+                dataset.train_labels,
+                augment=options.augment,
+                seed=options.seed,
+                **settings,
+            )
+        )
+        test = data.Pipeline(dataset.test_images, dataset.test_labels, **settings)
+        in_memory = isinstance(dataset.test_images, np.ndarray)
+        count = len(test) if in_memory else min(len(test), 1024)
+        tests.append(next(iter(test.batches([np.arange(count)]))))
+    plan = _plan(options, len(pipelines[0]), steps)
+    keras_batches, torch_batches = (_Batches(x, plan) for x in pipelines)
+    if options.augment or not in_memory:
+        keras_batches, tests[0] = _Converted(torch_batches), _to_keras(*tests[1])
+    arguments = options.shape(dataset).arguments() | {"seed": options.seed}
     keras_model = create_keras_model(options.model, **arguments)
     torch_model = create_torch_model(options.model, **arguments)
     copy_weights(torch_model, keras_model)
-    epochs = itertools.count() if steps else range(options.epochs)
-    order = itertools.chain.from_iterable(
-        runs.batch_order(options, len(keras_train[0]), epoch) for epoch in epochs
-    )
-    order = list(itertools.islice(order, steps))
     return lockstep(
         keras_model,
         torch_model,
-        keras_data.batches(*keras_train, order),
-        torch_data.batches(*torch_train, order),
+        keras_batches,
+        torch_batches,
         optimizer=options.optimizer,
-        learning_rate=options.learning_rate,
+        learning_rate=[options.epoch_learning_rate(epoch) for epoch, _ in plan],
         dtype=dtype,
         device=device,
-        keras_test=keras_test,
-        torch_test=torch_test,
+        keras_test=tests[0],
+        torch_test=tests[1],
     )
+
+
+Plan = list[tuple[int, np.ndarray]]
+
+
+def _plan(options: runs.Options, size: int, steps: int | None) -> Plan:
+    """Returns the epoch and the indices of each step."""
+    epochs = itertools.count() if steps else range(options.epochs)
+    every = (
+        (epoch, indices)
+        for epoch in epochs
+        for indices in runs.batch_order(options, size, epoch)
+    )
+    return list(itertools.islice(every, steps))
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """A pipeline's batches of each step, as often as they are asked for."""
+
+    pipeline: keras_data.Pipeline | torch_data.Pipeline
+    plan: Plan
+
+    def __iter__(self) -> Iterator:
+        for epoch, steps in itertools.groupby(self.plan, lambda step: step[0]):
+            order = [indices for _, indices in steps]
+            yield from self.pipeline.batches(order, epoch)
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """PyTorch's batches as TensorFlow's tensors."""
+
+    batches: Iterable
+
+    def __iter__(self) -> Iterator:
+        return itertools.starmap(_to_keras, iter(self.batches))
+
+
+def _to_keras(images: torch.Tensor, labels: torch.Tensor) -> tuple:
+    return tf.constant(np.moveaxis(images.numpy(), 1, 3)), tf.constant(labels.numpy())

@@ -223,7 +223,7 @@ def test_no_folder(tmp_path):
     message = one_line(read, tmp_path / "none")
     assert message == (
         f"no such folder: {tmp_path}/none; it would hold one folder per class, "
-        "or train/ and test/ that hold these"
+        "or train/ and test/ that hold these; --dataset digits needs no files"
     )
 
 

@@ -124,7 +124,10 @@ def read_folder(
 
 def _find_parts(data_dir: Path, names: dict[str, str]) -> list[dict[str, Path]]:
     if not data_dir.is_dir():
-        raise UsageError(f"no such folder: {data_dir}; it would hold {LAYOUT}")
+        raise UsageError(
+            f"no such folder: {data_dir}; it would hold {LAYOUT}; "
+            "--dataset digits needs no files"
+        )
     parts = [data_dir / "train", data_dir / "test"]
     if not all(part.is_dir() for part in parts):
         parts = [data_dir]

@@ -132,6 +132,9 @@ def options(model: str, recipe: str | None = None, **changes: object) -> Options
     least = known.image_shape[0] if known else 0
     values = {"image_size": max(network.image_size, least)} | values
     result = Options(model, name, **values)
+    if result.dataset != "folder" and (result.label_names or result.strict_data):
+        flag = "--label-names" if result.label_names else "--strict-data"
+        raise UsageError(f"{flag} goes with --dataset folder, not {result.dataset}")
     recipes.shape(network, image_size=result.image_size)
     return result
 
