@@ -260,7 +260,7 @@ def test_he_normal_is_not_cut_off(side):
     [
         (
             {"name": "lenet"},
-            "unknown model 'lenet'; did you mean lenet5 or alexnet or googlenet? "
+            "unknown model 'lenet'; did you mean lenet5 or lenet5_1998? "
             f"choose from {', '.join(recipes.names())}",
         ),
         (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch_impl.evaluate
 import torch_impl.predict
 import torch_impl.train
 from parity.frameworks import keras, torch
-from parity.spec import datasets, files, runs
+from parity.spec import cli, datasets, files, runs
 from parity.spec.errors import UsageError, WeightMismatch
 
 SIDES = {"keras": keras_impl, "torch": torch_impl}
@@ -94,11 +95,11 @@ def test_either_side_evaluates_the_others_run(side, source, trained):
     folder = trained[source]
     last = json.loads((folder / "metrics.jsonl").read_text().split("\n")[-2])
     for path in (folder, folder / "final.safetensors"):
-        loss, accuracy = SIDES[side].evaluate.evaluate(path)
-        assert accuracy == pytest.approx(last["test_accuracy"])
-        assert loss == pytest.approx(last["test_loss"], rel=1e-5)
-    _, accuracy = SIDES[side].evaluate.evaluate(folder, split="train")
-    assert accuracy == pytest.approx(last["train_accuracy"])
+        result = SIDES[side].evaluate.evaluate(path)
+        assert result["accuracy"] == pytest.approx(last["test_accuracy"])
+        assert result["loss"] == pytest.approx(last["test_loss"], rel=1e-5)
+    result = SIDES[side].evaluate.evaluate(folder, split="train")
+    assert result["accuracy"] == pytest.approx(last["train_accuracy"])
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -109,10 +110,10 @@ def test_the_epochs_loss_is_weighted_by_batch_size(side, tmp_path):
         "lenet5", epochs=1, learning_rate=1e-12, output=output, quiet=True
     )
     epoch = SIDES[side].train.train(options).epochs[0]
-    loss, _ = SIDES[side].evaluate.evaluate(
+    result = SIDES[side].evaluate.evaluate(
         output / "initial.safetensors", split="train"
     )
-    assert epoch["train_loss"] == pytest.approx(loss, rel=1e-5)
+    assert epoch["train_loss"] == pytest.approx(result["loss"], rel=1e-5)
 
 
 def test_training_on_from_the_other_sides_weights(trained, tmp_path):
@@ -137,6 +138,113 @@ def test_the_native_checkpoints_load_with_the_frameworks_own_functions(trained):
     model.load_state_dict(state, strict=True)
     final, _ = files.load_weights(trained["torch"] / "final.safetensors")
     assert np.array_equal(model.out.bias.detach().numpy(), final["out.bias"])
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory) -> Path:
+    """A folder of 24 photographs' worth of noise: dark dogs and bright cats."""
+    folder = tmp_path_factory.mktemp("animals")
+    random = np.random.default_rng(0)
+    for name, level in (("cane", 60), ("gatto", 190)):
+        (folder / name).mkdir()
+        for index in range(12):
+            pixels = random.normal(level, 20, (40, 36, 3)).clip(0, 255)
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(folder / name / f"{index}.jpeg", quality=95)
+    return folder
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_training_from_an_image_folder(side, animals, tmp_path):
+    """The lecture's recipe: crops, a step scheduler; then the other side predicts."""
+    (animals / "cane" / "notes.txt").write_text("no image")
+    options = runs.options(
+        "cnn_two_layer",
+        "animals",
+        data_dir=animals,
+        label_names="animals10",
+        image_size=24,
+        epochs=6,
+        batch_size=8,
+        metrics=("top1", "top5"),
+        output=tmp_path / "run",
+        quiet=True,
+    )
+    run = SIDES[side].train.train(options)
+    assert run.epochs[-1]["train_accuracy"] == 1.0
+    assert run.epochs[-1]["test_top5"] == 1.0
+    assert [epoch["learning_rate"] for epoch in run.epochs[3:]] == pytest.approx(
+        [1e-3, 1e-3, 6e-4]
+    )
+    other = next(name for name in SIDES if name != side)
+    result = SIDES[other].evaluate.evaluate(
+        run.folder,
+        data_dir=animals,
+        label_names="animals10",
+        metrics=("top1", "top5"),
+    )
+    assert result["accuracy"] == pytest.approx(run.epochs[-1]["test_accuracy"])
+    assert result["loss"] == pytest.approx(run.epochs[-1]["test_loss"], rel=0.05)
+    probabilities, classes = SIDES[other].predict.predict(
+        run.folder, [animals / "cane" / "3.jpeg", animals / "gatto" / "4.jpeg"]
+    )
+    assert list(classes) == ["cat", "dog"]
+    assert probabilities.argmax(1).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_zeros_against_ones(side, tmp_path):
+    options = runs.options(
+        "cnn_binary",
+        "binary_batches",
+        epochs=15,
+        output=tmp_path / "run",
+        quiet=True,
+    )
+    run = SIDES[side].train.train(options)
+    assert run.epochs[-1]["test_accuracy"] > 0.95
+    digits = datasets.load_digits(28, 28)
+    paths = []
+    for label in (0, 1):
+        index = int(np.flatnonzero(digits[3] == label)[0])
+        paths.append(tmp_path / f"{label}.png")
+        Image.fromarray(digits[2][index, ..., 0]).save(paths[-1])
+    probabilities, classes = SIDES[side].predict.predict(run.folder, paths)
+    assert list(classes) == ["0", "1"]
+    assert probabilities.shape == (2, 2)
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-6)
+    assert probabilities.argmax(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_training_with_dropout_comes_again(side, tmp_path):
+    losses = []
+    for name in ("first", "again"):
+        options = runs.options(
+            "cnn_padded_pool", epochs=1, output=tmp_path / name, quiet=True
+        )
+        losses.append(SIDES[side].train.train(options).epochs[0]["train_loss"])
+    assert losses[0] == losses[1]
+
+
+def test_lockstep_on_image_files(animals, tmp_path):
+    done = run(
+        *("parity", "train", "cnn_padded_pool", "--dataset", "folder"),
+        *("--data-dir", animals, "--image-size", "20", "--augment", "crop,flip"),
+        *("--batch-size", "7", "--steps", "4"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4 steps of adam in float64 on cpu: equal")
+
+
+def test_data_that_does_not_fit_a_run(trained, animals):
+    for arguments, message in (
+        (("--dataset", "folder", "--data-dir", animals), "of 1 channels; folder has 3"),
+        (("--dataset", "folder", "--data-dir", animals / "none"), "no such folder"),
+    ):
+        done = run("torch_impl.evaluate", trained["keras"], *arguments)
+        assert done.returncode == 2
+        assert message in last_line(done)
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +274,24 @@ def test_predict_and_evaluate_on_the_command_line(side, trained, pictures):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == list(map(str, pictures))
-    done = run(f"{side}_impl.evaluate", trained["torch"], "--split", "train")
+    assert "converted:" not in done.stderr
+    done = run(f"{side}_impl.evaluate", trained["torch"], "--metrics", "top1,top5")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("train loss ")
+    assert re.match(r"test loss \S+  test accuracy \S+  test top5 \S+$", done.stdout)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_image_that_is_converted_is_named(side, trained, pictures, tmp_path, capsys):
+    deep = tmp_path / "deep.png"
+    with Image.open(pictures[0]) as image:
+        Image.fromarray(np.asarray(image).astype(np.uint16) * 257).save(deep)
+    (probabilities, classes), (same, _) = (
+        SIDES[side].predict.predict(trained["torch"], [path])
+        for path in (pictures[0], deep)
+    )
+    assert np.array_equal(probabilities, same)
+    cli.print_predictions([pictures[0], deep], [probabilities[0]] * 2, classes)
+    assert capsys.readouterr().err == f"converted: {deep}, an image of 16 bits\n"
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -225,7 +348,7 @@ def test_a_gpu_that_is_not_there(side):
     assert "sees no GPU here; --device cpu or auto would do" in last_line(done)
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "predict"])
+@pytest.mark.parametrize("program", ["train", "evaluate", "predict", "summary"])
 @pytest.mark.parametrize("side", SIDES)
 def test_help_loads_no_framework(side, program):
     code = (
@@ -244,7 +367,7 @@ def test_help_loads_no_framework(side, program):
 def test_both_sides_have_the_same_flags():
     usages = [
         run(f"{side}_impl.{program}", "--help").stdout.replace(side, "side")
-        for program in ("train", "evaluate", "predict")
+        for program in ("train", "evaluate", "predict", "summary")
         for side in SIDES
     ]
     for ours, theirs in zip(usages[::2], usages[1::2], strict=True):

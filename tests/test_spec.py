@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.spec import cli, files, layouts, runs
+from parity.spec import cli, files, layouts, metrics, recipes, runs
 from parity.spec.errors import UsageError, WeightMismatch
-from parity.spec.padding import same_padding
+from parity.spec.padding import ceil_padding, same_padding
 
 sizes = st.integers(1, 5)
 
@@ -62,6 +62,74 @@ def test_same_padding_covers_the_image(size, kernel_size, stride):
     outputs = (padded - kernel_size) // stride + 1
     assert outputs == -(-size // stride)
     assert 0 <= after - before <= 1
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2))
+@settings(derandomize=True, deadline=None)
+def test_ceil_padding_gives_pytorchs_number_of_windows(size, kernel, stride, padding):
+    torch = pytest.importorskip("torch")
+    if 2 * padding > kernel or size + 2 * padding < kernel:
+        return
+    images = torch.zeros(1, 1, size, size)
+    pool = torch.nn.MaxPool2d(kernel, stride, padding, ceil_mode=True)
+    padded = size + 2 * padding + ceil_padding(size, kernel, stride, padding)
+    assert (padded - kernel) // stride + 1 == pool(images).shape[2]
+
+
+def test_the_lectures_learning_rates():
+    options = runs.options("resnet18")
+    assert (options.dataset, options.batch_size, options.epochs) == ("folder", 128, 50)
+    assert options.augment == ("crop",)
+    rates = [options.epoch_learning_rate(epoch) for epoch in (0, 4, 5, 14, 49)]
+    assert rates == pytest.approx([1e-3, 1e-3, 6e-4, 3.6e-4, 1e-3 * 0.6**9])
+    constant = runs.options("resnet18", scheduler="constant", augment=())
+    assert constant.epoch_learning_rate(49) == 1e-3
+    assert constant.augment == ()
+
+
+def test_a_recipe_by_name():
+    full = runs.options("cnn_binary")
+    assert (full.batch_size, full.epochs) == ("full", 50)
+    assert [len(batch) for batch in runs.batch_order(full, 287, 0)] == [287]
+    batches = runs.options("cnn_binary", "binary_batches")
+    assert (batches.batch_size, batches.epochs) == (128, 5)
+    lab = runs.options("cnn_two_layer", batch_size=60)
+    assert lab.drop_last
+    assert [len(batch) for batch in runs.batch_order(lab, 130, 0)] == [60, 60]
+    with pytest.raises(UsageError, match="40 training images do not fill a batch of"):
+        runs.batch_order(lab, 40, 0)
+    with pytest.raises(UsageError, match="unknown recipe 'animal'; did you mean"):
+        runs.options("cnn_binary", "animal")
+
+
+def test_every_models_training_exists():
+    for recipe in recipes.RECIPES.values():
+        assert recipes.training(recipe.training).epochs > 0
+    assert {recipe.name for recipe in recipes.RECIPES.values()} == set(recipes.RECIPES)
+
+
+def test_top5_is_the_lectures():
+    """Right when the class is among the five likeliest."""
+    logits = np.array([[9, 8, 7, 6, 5, 4], [0, 1, 2, 3, 4, 5], [1, 0, 0, 0, 0, 0.5]])
+    assert metrics.top5_accuracy(logits, np.array([4, 0, 5])) == pytest.approx(2 / 3)
+    assert metrics.accuracy(logits, np.array([0, 5, 5])) == pytest.approx(2 / 3)
+    assert metrics.top5_accuracy(logits[:, :5], np.array([4, 0, 1])) == 1.0
+
+
+def test_one_logit_predicts_the_second_class():
+    logits = np.array([[-0.1], [0.0], [0.2]])
+    assert metrics.predicted_labels(logits).tolist() == [0, 0, 1]
+    with pytest.raises(UsageError, match="cnn_binary tells two classes apart, not 3"):
+        recipes.num_outputs(recipes.find("cnn_binary"), 3)
+
+
+@given(st.integers(1, 3000), st.integers(8, 1500), st.integers(8, 1500))
+@settings(derandomize=True)
+def test_predictions_cover_every_image_once(size, height, width):
+    order = metrics.in_order(size, height, width)
+    assert np.array_equal(np.concatenate(order), np.arange(size))
+    largest = max(map(len, order))
+    assert largest == 1 or largest * height * width <= metrics.PIXELS_AT_ONCE
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -175,6 +243,13 @@ def test_the_recipes_defaults():
         (["lenet5", "--device", "tpu"], "unknown device 'tpu'; did you mean"),
         (["lenet5", "--image-size", "12"], "the smallest that works is 16x16"),
         (["lenet5", "--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["lenet5", "--recipe", "animal"], "unknown recipe 'animal'; did you mean ani"),
+        (["lenet5", "--scheduler", "cosine"], "unknown scheduler 'cosine'; choose"),
+        (["lenet5", "--augment", "crop,rotate"], "unknown augmentation 'rotate'"),
+        (["lenet5", "--metrics", "top3"], "unknown metric 'top3'; did you mean"),
+        (["lenet5", "--label-names", "a"], "--label-names goes with --dataset folder"),
+        (["lenet5", "--strict-data"], "--strict-data goes with --dataset folder, not"),
+        (["alexnet", "--image-size", "32"], "the smallest that works is 63x63"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, capsys):

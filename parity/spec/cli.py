@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from parity.spec import augmentation, datasets, metrics, recipes, runs
+from parity.spec import augmentation, datasets, images, metrics, recipes, runs
 from parity.spec.errors import UsageError, unknown
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -316,8 +316,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def print_predictions(
     paths: list[Path], probabilities: list[list[float]], classes: tuple[str, ...]
 ) -> None:
-    """Prints each image's label and its three largest probabilities."""
+    """Prints each image's label and its three largest probabilities.
+
+    Says which images were more than 8-bit grey or RGB and have been converted.
+    """
     for path, row in zip(paths, probabilities, strict=True):
+        if conversion := images.inspect(path)[0].conversion:
+            print(f"converted: {path}, an image {conversion}", file=sys.stderr)
         ranked = sorted(zip(row, classes, strict=True), reverse=True)[:3]
         listed = ", ".join(f"{name} {value:.4f}" for value, name in ranked)
         print(f"{path}: {ranked[0][1]}  ({listed})")

@@ -15,7 +15,8 @@ class WeightMismatch(UsageError):
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
     """Returns the error for a name that is not among the choices, near ones first."""
     choices = list(choices)
-    near = difflib.get_close_matches(value, choices, n=3, cutoff=0.5)
+    near = [choice for choice in choices if value and choice.startswith(value)][:3]
+    near = near or difflib.get_close_matches(value, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return UsageError(
         f"unknown {kind} {value!r}; {hint}choose from {', '.join(choices)}"
