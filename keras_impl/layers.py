@@ -1,6 +1,7 @@
 """What Keras lacks or defines differently from the papers."""
 
 import contextlib
+import inspect
 import random
 from collections.abc import Iterable, Iterator
 
@@ -22,6 +23,29 @@ def he_normal(mode: str = "fan_in") -> keras.Initializer:
 def glorot_uniform() -> keras.Initializer:
     """Returns Glorot & Bengio's initialiser: uniform within sqrt(6 / (in + out))."""
     return keras.initializers.GlorotUniform()
+
+
+class Model(keras.Model):
+    """A model whose configuration holds the arguments that it was made with.
+
+    Keras 3.15 keeps the defaults of a subclass's arguments instead, so that a saved
+    model of another number of classes does not load.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        """Keeps the arguments."""
+        instance = super().__new__(cls, *args, **kwargs)
+        bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(list(bound.arguments.items())[1:])
+        arguments |= arguments.pop("kwargs", {})
+        arguments.pop("name", None)
+        object.__setattr__(instance, "_arguments", arguments)
+        return instance
+
+    def get_config(self):
+        """Returns the arguments of the class."""
+        return {**super().get_config(), **self._arguments}
 
 
 class LocalResponseNorm(keras.layers.Layer):

@@ -28,6 +28,8 @@ MARGIN = 2.0
 # What comes behind the last layer (a softmax, a logarithm, a mean over the batch)
 # rounds a few times too, and the frameworks order its sums differently.
 LEAST = 8 * UNIT
+# Kernels that begin a sum with the bias round at the bias's size with every product.
+FORWARD = 2.0
 # The backward pass makes two products where the forward pass makes one.
 BACKWARD = 3.0
 # The layers that sum products.
@@ -104,12 +106,12 @@ def disturb_weights(model: torch.nn.Module, seed: int, unit: float = UNIT) -> No
 
 @torch.no_grad()
 def _magnitude(module: torch.nn.Module, args: tuple, output: torch.Tensor):
-    """Returns |W| |x| + |b| of a layer that sums products, else |output|."""
+    """Returns the size that is rounded: |W| |x| + |b| of sums of products, |output|."""
     kind = type(module)
     if kind not in SUMS or not args:
         return output.abs()
     weight, bias = module.weight.abs(), module.bias
     bias = None if bias is None else bias.abs()
     if kind is torch.nn.Linear:
-        return torch.nn.functional.linear(args[0].abs(), weight, bias)
-    return module._conv_forward(args[0].abs(), weight, bias)
+        return FORWARD * torch.nn.functional.linear(args[0].abs(), weight, bias)
+    return FORWARD * module._conv_forward(args[0].abs(), weight, bias)

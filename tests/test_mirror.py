@@ -20,6 +20,7 @@ ONLY = {
         "Conv2D",
         "LocalResponseNorm.call",
         "MaxPooling2D",
+        "Model",
         "pad",
     },
     "models/googlenet.py": {"GoogLeNet.build_from_config", "pooled_size"},

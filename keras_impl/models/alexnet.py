@@ -17,11 +17,12 @@ from keras_impl.layers import (
     AdaptiveAveragePooling2D,
     Conv2D,
     LocalResponseNorm,
+    Model,
     he_normal,
 )
 
 
-class AlexNet(keras.Model):
+class AlexNet(Model):
     """Maps images (N, 224, 224, 3) to logits (N, num_classes)."""
 
     def __init__(self, num_classes: int = 1000, hidden_units: int = 4096, **kwargs):
@@ -60,7 +61,7 @@ class AlexNet(keras.Model):
         return self.fc8(x)  # (N, num_classes)
 
 
-class AlexNetOWT(keras.Model):
+class AlexNetOWT(Model):
     """Maps images (N, 224, 224, 3) to logits (N, num_classes)."""
 
     def __init__(self, num_classes: int = 1000, hidden_units: int = 4096, **kwargs):

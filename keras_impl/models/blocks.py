@@ -6,13 +6,12 @@ Departures from the paper: none; `num_classes` is the number of the block's outp
 dense block's vector is an image of one pixel.
 """
 
-import keras
 from keras import layers, ops
 
-from keras_impl.layers import he_normal
+from keras_impl.layers import Model, he_normal
 
 
-class BlockConv(keras.Model):
+class BlockConv(Model):
     """Maps images (N, 32, 32, 3) to feature maps (N, 30, 30, num_classes)."""
 
     def __init__(self, num_classes: int = 32, **kwargs):
@@ -26,7 +25,7 @@ class BlockConv(keras.Model):
         return ops.relu(self.conv(images))
 
 
-class BlockConvPool(keras.Model):
+class BlockConvPool(Model):
     """Maps images (N, 32, 32, 3) to feature maps (N, 15, 15, num_classes)."""
 
     def __init__(self, num_classes: int = 32, **kwargs):
@@ -41,7 +40,7 @@ class BlockConvPool(keras.Model):
         return self.pool(ops.relu(self.conv(images)))
 
 
-class BlockDense(keras.Model):
+class BlockDense(Model):
     """Maps vectors (N, 1, 1, 32) or (N, 32) to features (N, num_classes)."""
 
     def __init__(self, num_classes: int = 10, **kwargs):

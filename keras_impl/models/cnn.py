@@ -17,12 +17,13 @@ from keras import layers
 from keras_impl.layers import (
     BatchNormalization,
     MaxPooling2D,
+    Model,
     glorot_uniform,
     he_normal,
 )
 
 
-class CNNDropout(keras.Model):
+class CNNDropout(Model):
     """Maps images (N, 28, 28, 1) to logits (N, num_classes)."""
 
     def __init__(
@@ -63,7 +64,7 @@ class CNNDropout(keras.Model):
         return self.net(images)
 
 
-class CNNTwoLayer(keras.Model):
+class CNNTwoLayer(Model):
     """Maps images (N, 28, 28, 1) to logits (N, num_classes)."""
 
     def __init__(self, num_classes: int = 10, **kwargs):
@@ -96,7 +97,7 @@ class CNNTwoLayer(keras.Model):
         return self.fc(self.flatten(x))  # (N, num_classes)
 
 
-class CNNPaddedPool(keras.Model):
+class CNNPaddedPool(Model):
     """Maps images (N, 28, 28, 1) to logits (N, num_classes)."""
 
     def __init__(self, num_classes: int = 10, **kwargs):
@@ -132,7 +133,7 @@ class CNNPaddedPool(keras.Model):
         return self.classifier(x)  # (N, num_classes)
 
 
-class CNNBinary(keras.Model):
+class CNNBinary(Model):
     """Maps images (N, 28, 28, 1) to the logit (N, 1) of the second class."""
 
     def __init__(self, num_classes: int = 1, **kwargs):

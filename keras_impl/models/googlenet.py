@@ -21,6 +21,7 @@ from keras_impl.layers import (
     Conv2D,
     LocalResponseNorm,
     MaxPooling2D,
+    Model,
     he_normal,
 )
 
@@ -116,7 +117,7 @@ class Auxiliary(layers.Layer):
         return self.fc2(x)  # (N, num_classes)
 
 
-class GoogLeNet(keras.Model):
+class GoogLeNet(Model):
     """Maps images (N, 224, 224, 3) to logits (N, num_classes).
 
     In training: to three times logits, the second and third of the auxiliary heads.

@@ -10,13 +10,12 @@ weights start from Glorot's distribution, and a dense layer gives the logits ins
 RBF units.
 """
 
-import keras
 from keras import layers, ops
 
-from keras_impl.layers import glorot_uniform, he_normal
+from keras_impl.layers import Model, glorot_uniform, he_normal
 
 
-class LeNet5(keras.Model):
+class LeNet5(Model):
     """Maps images (N, 28, 28, 1) to logits (N, num_classes)."""
 
     def __init__(self, num_classes: int = 10, **kwargs):
@@ -40,7 +39,7 @@ class LeNet5(keras.Model):
         return self.out(x)  # (N, num_classes)
 
 
-class LeNet51998(keras.Model):
+class LeNet51998(Model):
     """Maps images (N, 32, 32, 1) to logits (N, num_classes)."""
 
     def __init__(self, num_classes: int = 10, **kwargs):

@@ -15,6 +15,7 @@ from keras_impl.layers import (
     BatchNormalization,
     Conv2D,
     MaxPooling2D,
+    Model,
     he_normal,
 )
 
@@ -71,7 +72,7 @@ class Bottleneck(layers.Layer):
         return ops.relu(x + (self.downsample(images) if self.downsample else images))
 
 
-class ResNet(keras.Model):
+class ResNet(Model):
     """Maps images (N, 224, 224, 3) to logits (N, num_classes)."""
 
     def __init__(self, num_classes: int = 1000, depth: int = 18, **kwargs):

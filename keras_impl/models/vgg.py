@@ -11,7 +11,12 @@ which the paper does not know. Weights start from He's distribution.
 import keras
 from keras import layers, ops
 
-from keras_impl.layers import AdaptiveAveragePooling2D, BatchNormalization, he_normal
+from keras_impl.layers import (
+    AdaptiveAveragePooling2D,
+    BatchNormalization,
+    Model,
+    he_normal,
+)
 
 # Table 1: channels of each 3x3 convolution, "M" for max-pooling.
 CONFIGURATIONS = {
@@ -22,7 +27,7 @@ CONFIGURATIONS = {
 }
 
 
-class VGG(keras.Model):
+class VGG(Model):
     """Maps images (N, 224, 224, 3) to logits (N, num_classes)."""
 
     def __init__(
@@ -55,7 +60,7 @@ class VGG(keras.Model):
         return self.classifier(self.flatten(x))  # (N, num_classes)
 
 
-class VGGConv(keras.Model):
+class VGGConv(Model):
     """Maps images (N, 224, 224, 3) to logits (N, num_classes).
 
     Larger images give a map of logits (N, H // 32 - 6, W // 32 - 6, num_classes).
