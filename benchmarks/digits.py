@@ -21,16 +21,17 @@ from torch_impl.train import train as train_torch
 # Image size, epochs, learning rate; batches of 64.
 LECTURE = (28, 10, 1e-3)
 SETTINGS = {
-    "alexnet": (64, 4, 1e-4),
-    "alexnet_owt": (64, 4, 1e-4),
-    "block_conv": (28, 10, 1e-2),
-    "block_conv_pool": (28, 10, 1e-2),
-    "block_dense": (28, 10, 1e-3),
-    "googlenet": (32, 6, 3e-4),
-    "googlenet_bn": (32, 4, 1e-3),
+    "alexnet": (64, 3, 1e-4),
+    "alexnet_owt": (64, 3, 1e-4),
+    "block_conv": (28, 40, 1e-2),
+    "block_conv_pool": (28, 40, 1e-2),
+    "block_dense": (8, 40, 1e-2),
+    "cnn_dropout": (28, 20, 1e-3),
+    "googlenet": (32, 5, 3e-4),
+    "googlenet_bn": (32, 3, 1e-3),
     "lenet5_1998": (32, 10, 1e-3),
-    **{name: (32, 3, 1e-3) for name in recipes.names("resnet*")},
-    **{name: (32, 3, 1e-4) for name in recipes.names("vgg*")},
+    **{name: (32, 2, 1e-3) for name in recipes.names("resnet*")},
+    **{name: (32, 2, 1e-4) for name in recipes.names("vgg*")},
 }
 
 

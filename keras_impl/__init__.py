@@ -38,7 +38,9 @@ def create_model(
             integer, or an image too small for the network.
     """
     recipe = recipes.find(name)
-    shape = recipes.shape(recipe, num_classes, image_size, in_channels)
+    shape = recipes.shape(
+        recipe, num_classes, image_size, in_channels, architecture.get("cdims")
+    )
     from keras_impl.models import build
 
     return build(name, shape, seed, architecture)

@@ -52,6 +52,7 @@ def evaluate(
     """
     trained = runs.find_trained(run)
     device = select_device(device)
+    runs.check_folder_flags(dataset or trained.dataset, label_names, strict_data)
     images = data.load(
         dataset or trained.dataset,
         data_dir,

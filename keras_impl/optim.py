@@ -1,6 +1,7 @@
 """The optimizers that Keras lacks or defines differently from the papers."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from parity.spec.recipes import OPTIMIZERS
@@ -11,31 +12,36 @@ class Adam(keras.optimizers.Adam):
 
     Keras adds epsilon before the correction, which makes it larger in early steps,
     and rounds 1 - beta^t to float32, which costs five digits at the first step.
-    Source: Kingma & Ba, "Adam", ICLR 2015, arXiv:1412.6980, algorithm 1.
+    TensorFlow's own kernel makes the step in one pass over the memory; it adds its
+    epsilon before the correction too, so that it is given a corrected one.
+    Source: Kingma & Ba, "Adam", ICLR 2015, arXiv:1412.6980, algorithm 1 and section 2.
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        """Makes one step on one variable."""
+        """Makes one step on one variable, TensorFlow's."""
         if self.amsgrad:
             raise NotImplementedError("this Adam has no amsgrad")
         dtype = variable.dtype
-        gradient = ops.cast(gradient, dtype)
         step = ops.cast(self.iterations + 1, "float64")
+        # The kernel works in the variable's type: what it makes of beta counts, and
+        # 1 - beta^t would lose digits there.
+        betas = [ops.convert_to_tensor(x, dtype) for x in (self.beta_1, self.beta_2)]
+        corrections = [1 - ops.power(ops.cast(x, "float64"), step) for x in betas]
+        root = ops.sqrt(corrections[1])
+        step_size = ops.cast(learning_rate, "float64") * root / corrections[0]
         index = self._get_variable_index(variable)
-        mean, variance = self._momentums[index], self._velocities[index]
-        self.assign(mean, self.beta_1 * mean + (1 - self.beta_1) * gradient)
-        self.assign(
-            variance,
-            self.beta_2 * variance + (1 - self.beta_2) * ops.square(gradient),
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=ops.zeros((), dtype),
+            beta2_power=ops.zeros((), dtype),
+            lr=ops.cast(step_size, dtype),
+            beta1=betas[0],
+            beta2=betas[1],
+            epsilon=ops.cast(self.epsilon * root, dtype),
+            grad=ops.cast(gradient, dtype),
         )
-        beta_1, beta_2 = (
-            ops.convert_to_tensor(beta, "float64")
-            for beta in (self.beta_1, self.beta_2)
-        )
-        step_size = ops.cast(learning_rate, "float64") / (1 - ops.power(beta_1, step))
-        correction = ops.cast(ops.sqrt(1 - ops.power(beta_2, step)), dtype)
-        denominator = ops.sqrt(variance) / correction + self.epsilon
-        self.assign_sub(variable, ops.cast(step_size, dtype) * mean / denominator)
 
 
 class SGD(keras.optimizers.SGD):

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_impl
+from keras_impl.devices import select_device
 from keras_impl.tracing import named_layers, record_calls
 from parity.spec.fields import Field, merge
 from parity.spec.recipes import Shape
@@ -126,7 +127,9 @@ def _behind(operation: tf.Operation, field: Field) -> Field | None:
 def main() -> int:
     """Prints the table of the model of the command line."""
     name, shape = ARGUMENTS
-    print(summarize(keras_impl.create_model(name, **shape.arguments()), shape))
+    with tf.device(select_device("cpu")):
+        model = keras_impl.create_model(name, **shape.arguments())
+    print(summarize(model, shape))
     return 0
 
 

@@ -16,9 +16,7 @@ from keras_impl import data, weights
 from keras_impl.devices import select_device
 from keras_impl.optim import create_optimizer, set_learning_rate
 from parity.spec import files, metrics, runs
-
-# Szegedy et al. 2015, section 5.
-AUXILIARY_WEIGHT = 0.3
+from parity.spec.recipes import AUXILIARY_WEIGHT
 
 
 def average_map(logits):
@@ -75,7 +73,10 @@ def make_predictor(model):
 
     Images are predicted in batches; a map of logits is averaged.
     """
-    forward = tf.function(lambda images: average_map(model(images, training=False)))
+
+    @tf.function(reduce_retracing=True)
+    def forward(images):
+        return average_map(model(images, training=False))
 
     def predict(images):
         step = metrics.images_at_once(*images.shape[1:3])
@@ -104,7 +105,7 @@ def train(options: runs.Options) -> runs.Run:
         UsageError: data, weights, device or folder that are not there or do not fit.
     """
     device = select_device(options.device)
-    dataset = data.load(**options.data_arguments())
+    dataset = options.scaled(data.load(**options.data_arguments()))
     shape = options.shape(dataset)
     with tf.device(device):
         model = keras_impl.create_model(

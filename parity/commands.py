@@ -101,7 +101,7 @@ def train_sides(
     """
     pipelines, tests = [], []
     for data in (keras_data, torch_data):
-        dataset = data.load(**options.data_arguments())
+        dataset = options.scaled(data.load(**options.data_arguments()))
         settings = {
             "mean": dataset.mean,
             "std": dataset.std,

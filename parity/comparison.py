@@ -120,9 +120,8 @@ def compare_gradients(
     """
     images = _check(keras_model, images, dtype, device)
     if labels is None:
-        labels = probe.labels(
-            len(images), keras_model(images, training=False).shape[-1]
-        )
+        outputs = keras_model(images, training=False).shape[-1]
+        labels = probe.labels(len(images), max(2, outputs))  # one logit has two
 
     sides = _Sides(
         lambda dtype: traces.keras_gradients(

@@ -121,7 +121,7 @@ def _put_back(layer: object, name: str, own: object) -> None:
 
 
 def _check(path: str, layer: object, kinds: tuple[type, ...]) -> None:
-    if not isinstance(layer, kinds) or getattr(layer, "noise_shape", None):
+    if type(layer) not in kinds or getattr(layer, "noise_shape", None):
         names = ", ".join(kind.__name__ for kind in kinds)
         raise UsageError(
             f"{type(layer).__name__} {path!r} cannot be given masks; {names} can"

@@ -1,5 +1,6 @@
 """Rung 6: the gradient by every parameter and by the input agrees."""
 
+import numpy as np
 import pytest
 import torch.nn.functional as F
 
@@ -77,3 +78,27 @@ def test_a_wrong_forward_pass_shows_in_the_loss_first():
     keras_model.fc1.activation = keras.activations.tanh
     report = parity.compare_gradients(keras_model, torch_model)
     assert report.first_divergence.torch_name == "loss"
+
+
+def scale_weight(model):
+    model.aux1.fc1.weight.data *= 3
+
+
+def forget_bias(model):
+    model.aux2.conv.conv.bias.data *= 0
+
+
+@pytest.mark.parametrize(
+    ("plant", "layer"), [(scale_weight, "aux1.fc1"), (forget_bias, "aux2.conv.conv")]
+)
+def test_a_fault_in_a_head_that_runs_in_training_only_is_found(plant, layer):
+    keras_model, torch_model = make_twins("googlenet")
+    report = parity.compare(keras_model, torch_model)
+    assert report.verdict == "equal", report
+    assert {"aux1.fc2", "aux2.fc2"} <= {row.torch_name for row in report.layers}
+    plant(torch_model)
+    report = parity.compare(keras_model, torch_model)
+    assert report.first_divergence.torch_name == layer, report
+    report = parity.compare_gradients(keras_model, torch_model)
+    assert report.first_divergence.torch_name == "loss"
+    assert all(np.isfinite(row.error) for row in report.layers)

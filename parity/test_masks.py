@@ -225,6 +225,10 @@ def test_dropout_of_another_kind_is_refused():
     keras_model = keras.Sequential([keras.Input((3,)), keras.layers.AlphaDropout(0.5)])
     with pytest.raises(UsageError, match="AlphaDropout '0' cannot be given masks"):
         keras_masks(keras_model).__enter__()
+    layer = keras.layers.SpatialDropout1D(0.5)
+    keras_model = keras.Sequential([keras.Input((5, 3)), layer])
+    with pytest.raises(UsageError, match="SpatialDropout1D '0' cannot be given masks"):
+        keras_masks(keras_model).__enter__()
     torch_model = torch.nn.Sequential(torch.nn.AlphaDropout(0.5))
     with pytest.raises(UsageError, match="Dropout2d can"):
         torch_masks(torch_model).__enter__()

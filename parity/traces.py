@@ -7,10 +7,10 @@ import numpy as np
 from parity.frameworks import keras, tf, torch
 from keras_impl import tracing as keras_tracing
 from keras_impl import weights as keras_weights
-from keras_impl.train import cross_entropy as keras_cross_entropy
+from keras_impl.train import training_loss as keras_loss
 from parity.precision import keras_as, torch_as
 from torch_impl import tracing as torch_tracing
-from torch_impl.train import cross_entropy as torch_cross_entropy
+from torch_impl.train import training_loss as torch_loss
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -41,12 +41,11 @@ def _keyed(rows: list[Row]) -> dict[tuple[str, int], Row]:
 def keras_outputs(
     model: keras.Model, images: np.ndarray, dtype: str, device: str
 ) -> Trace:
-    """Returns every leaf layer's tensors in inference mode."""
-    with (
-        keras_as(model, dtype, device) as cast_model,
-        keras_tracing.record_calls(cast_model) as calls,
-    ):
-        output = cast_model(tf.constant(images, dtype), training=False)
+    """Returns every leaf layer's tensors in inference mode, heads for training too."""
+    with keras_as(model, dtype, device) as cast_model:
+        heads = _has_keras_heads(cast_model, tf.constant(images[:1], dtype))
+        with keras_tracing.record_calls(cast_model) as calls:
+            output = _keras_call(cast_model, tf.constant(images, dtype), heads)
     maps = keras_tracing.flattened_maps(calls)
     rows = [
         Row(
@@ -56,6 +55,43 @@ def keras_outputs(
     ]
     outputs = keras_tracing.tensors_in(output)
     return Trace(_keyed(rows), _channels_first(outputs, (None,) * len(outputs)))
+
+
+def _has_keras_heads(model: keras.Model, images: tf.Tensor) -> bool:
+    """Returns whether layers with weights run in training only."""
+    with keras_tracing.record_calls(model) as calls:
+        model(images, training=False)
+    seen = {call.name for call in calls}
+    leaves = keras_tracing.leaf_layers(model).items()
+    return any(path not in seen and layer.weights for path, layer in leaves)
+
+
+def _keras_call(model: keras.Model, images: tf.Tensor, heads: bool) -> object:
+    """Returns the outputs in inference mode, with those of heads for training.
+
+    A model's `call` alone, without Keras around it, tells its layers nothing of
+    training: they stay in inference mode.
+    """
+    if heads:
+        return model.call(images, training=True)
+    return model(images, training=False)
+
+
+def _prepare(model: torch.nn.Module, images: torch.Tensor) -> None:
+    """Puts a model in inference mode, but lets heads for training run.
+
+    Those are known by weights that are not used in inference: then the model itself,
+    and none of its modules, is told that it is training.
+    """
+    model.eval()
+    with torch.no_grad(), torch_tracing.record_calls(model) as calls:
+        model(images[:1])
+    seen = {call.name for call in calls}
+    leaves = torch_tracing.leaf_layers(model).items()
+    model.training = any(
+        path not in seen and torch_tracing.own_variables(module)
+        for path, module in leaves
+    )
 
 
 def _channels_first(tensors: tuple, maps: tuple) -> Arrays:
@@ -74,13 +110,15 @@ def _channels_first(tensors: tuple, maps: tuple) -> Arrays:
 def torch_outputs(
     model: torch.nn.Module, images: np.ndarray, dtype: str, device: str
 ) -> Trace:
-    """Returns every leaf module's tensors in inference mode."""
+    """Returns every leaf module's tensors in inference mode, heads for training too."""
     with (
         torch_as(model, dtype, device) as cast_model,
-        torch_tracing.record_calls(cast_model) as calls,
         torch.no_grad(),
     ):
-        output = cast_model.eval()(_torch_images(images, dtype, device))
+        tensor = _torch_images(images, dtype, device)
+        _prepare(cast_model, tensor)
+        with torch_tracing.record_calls(cast_model) as calls:
+            output = cast_model(tensor)
     rows = [Row(c.name, _to_numpy(c.inputs), _to_numpy(c.outputs)) for c in calls]
     return Trace(_keyed(rows), _to_numpy(torch_tracing.tensors_in(output)))
 
@@ -102,9 +140,10 @@ def keras_gradients(
     weights = [weight for weight in weights if weight.variable.trainable]
     with keras_as(model, dtype, device) as cast_model:
         tensor = tf.constant(images, dtype)
+        heads = _has_keras_heads(cast_model, tensor[:1])
         with tf.GradientTape() as tape:
             tape.watch(tensor)
-            loss = keras_cross_entropy(cast_model(tensor, training=False), labels)
+            loss = keras_loss(_keras_call(cast_model, tensor, heads), labels)
         variables = [weight.variable for weight in weights]
         *gradients, by_images = tape.gradient(loss, [*variables, tensor])
     named = {
@@ -128,7 +167,8 @@ def torch_gradients(
     with torch_as(model, dtype, device) as cast_model:
         tensor = _torch_images(images, dtype, device).requires_grad_()
         target = torch.from_numpy(labels).to(tensor.device)
-        loss = torch_cross_entropy(cast_model.eval()(tensor), target)
+        _prepare(cast_model, tensor)
+        loss = torch_loss(cast_model(tensor), target)
         parameters = {k: p for k, p in cast_model.named_parameters() if p.requires_grad}
         *gradients, by_images = torch.autograd.grad(
             loss, [*parameters.values(), tensor], allow_unused=True

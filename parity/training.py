@@ -241,9 +241,9 @@ def lockstep(
 
 def _rates(learning_rate: float | Sequence[float]) -> Callable[[int], float]:
     """Returns the learning rate by the number of the step, from 0."""
-    if isinstance(learning_rate, Sequence):
-        return learning_rate.__getitem__
-    return lambda number: learning_rate
+    if np.ndim(learning_rate) == 0:
+        return lambda number: learning_rate
+    return lambda number: learning_rate[number]
 
 
 def _accuracy(predict, images, labels) -> float:

@@ -219,6 +219,37 @@ def test_a_palette_with_transparency_is_converted_without_a_warning(tmp_path, ca
     assert "2 with an alpha channel" in capsys.readouterr().err
 
 
+def test_train_without_test(tmp_path):
+    write(tmp_path, {"train/a/1.png": 10, "train/b/1.png": 20, "val/a/2.png": 30})
+    message = one_line(read, tmp_path)
+    assert message.startswith(f"{tmp_path} has no test/ with a folder per class beside")
+
+
+def test_a_class_that_is_too_small_to_split(tmp_path):
+    write(tmp_path, {f"a/{i}.png": i for i in range(30)} | {"b/1.png": 3, "b/2.png": 4})
+    message = one_line(read, tmp_path)
+    assert message == (
+        f"{tmp_path}/b has too few images (2) to be split in train and test; five or "
+        "more images per class would do"
+    )
+
+
+def test_images_without_contrast(tmp_path):
+    write(tmp_path, {f"{name}/{i}.png": 7 for name in "ab" for i in range(5)})
+    message = one_line(read, tmp_path)
+    assert message.startswith(
+        "every pixel of a channel is alike in all training images"
+    )
+
+
+def write(folder, levels):
+    """Writes small images of one grey level each."""
+    for name, level in levels.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 8), (level, level, level)).save(path)
+
+
 def test_no_folder(tmp_path):
     message = one_line(read, tmp_path / "none")
     assert message == (
@@ -233,7 +264,7 @@ def test_no_class_or_only_one(tmp_path):
     message = one_line(read, tmp_path, label_names="animals10")
     assert message.startswith(f"only the class 'dog' in {tmp_path}; it would hold")
     fill(tmp_path / "train" / "x", 3)
-    (tmp_path / "test").mkdir()
+    fill(tmp_path / "test" / "x", 3)
     assert one_line(read, tmp_path).startswith(
         f"only the class 'x' in {tmp_path}/train"
     )

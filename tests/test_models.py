@@ -154,6 +154,8 @@ def test_the_configurable_network(side):
     assert shapes == [(8,), (4,), (6,), (9,), (7,), (10,)]
     with pytest.raises(ValueError, match="unknown argument of cnn_dropout 'cdim'; did"):
         side.create_model("cnn_dropout", cdim=(8,))
+    with pytest.raises(ValueError, match="the smallest that works is 8x8"):
+        side.create_model("cnn_dropout", cdims=(8, 4, 6), image_size=7)
     with pytest.raises(ValueError, match="unknown argument of vgg16 'configuration'"):
         side.create_model("vgg16", configuration="E")
 

@@ -151,13 +151,13 @@ def animals(tmp_path_factory) -> Path:
             pixels = random.normal(level, 20, (40, 36, 3)).clip(0, 255)
             image = Image.fromarray(pixels.astype(np.uint8))
             image.save(folder / name / f"{index}.jpeg", quality=95)
+    (folder / "cane" / "notes.txt").write_text("no image")
     return folder
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_training_from_an_image_folder(side, animals, tmp_path):
     """The lecture's recipe: crops, a step scheduler; then the other side predicts."""
-    (animals / "cane" / "notes.txt").write_text("no image")
     options = runs.options(
         "cnn_two_layer",
         "animals",
@@ -185,6 +185,8 @@ def test_training_from_an_image_folder(side, animals, tmp_path):
     )
     assert result["accuracy"] == pytest.approx(run.epochs[-1]["test_accuracy"])
     assert result["loss"] == pytest.approx(run.epochs[-1]["test_loss"], rel=0.05)
+    with pytest.raises(UsageError, match="are --label-names those of the training"):
+        SIDES[other].evaluate.evaluate(run.folder, data_dir=animals)
     probabilities, classes = SIDES[other].predict.predict(
         run.folder, [animals / "cane" / "3.jpeg", animals / "gatto" / "4.jpeg"]
     )
@@ -240,6 +242,7 @@ def test_lockstep_on_image_files(animals, tmp_path):
 def test_data_that_does_not_fit_a_run(trained, animals):
     for arguments, message in (
         (("--dataset", "folder", "--data-dir", animals), "of 1 channels; folder has 3"),
+        (("--label-names", "animals10"), "--label-names goes with --dataset folder"),
         (("--dataset", "folder", "--data-dir", animals / "none"), "no such folder"),
     ):
         done = run("torch_impl.evaluate", trained["keras"], *arguments)

@@ -102,6 +102,29 @@ def test_a_recipe_by_name():
         runs.options("cnn_binary", "animal")
 
 
+def test_a_last_batch_of_one_image_joins_the_one_before():
+    options = runs.options("resnet18", batch_size=4)
+    order = runs.batch_order(options, 13, 0)
+    assert [len(batch) for batch in order] == [4, 4, 5]
+    assert sorted(np.concatenate(order)) == list(range(13))
+    assert [len(x) for x in runs.batch_order(options, 14, 0)] == [4, 4, 4, 2]
+    single = runs.options("resnet18", batch_size=1)
+    assert len(runs.batch_order(single, 3, 0)) == 3
+
+
+def test_the_size_to_train_at():
+    sizes = {
+        ("lenet5", "digits"): 28,
+        ("lenet5", "cifar10"): 32,
+        ("block_dense", "digits"): 8,
+        ("resnet18", "digits"): 64,
+        ("alexnet", "cifar10"): 64,
+        ("resnet18", "folder"): 224,
+    }
+    for (model, dataset), size in sizes.items():
+        assert runs.options(model, dataset=dataset).image_size == size
+
+
 def test_every_models_training_exists():
     for recipe in recipes.RECIPES.values():
         assert recipes.training(recipe.training).epochs > 0

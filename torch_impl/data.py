@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import shutil
+import sys
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -163,6 +164,10 @@ class Pipeline:
                 for tensor in to_tensors(images, labels, mean, std)
             ]
 
+    def _start_method(self) -> str | None:
+        """Returns how workers start: no process with TensorFlow's threads may fork."""
+        return "forkserver" if self.workers and "tensorflow" in sys.modules else None
+
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.images)
@@ -183,6 +188,7 @@ class Pipeline:
             _Epoch(self.images, self.augment, self.seed, epoch),
             batch_sampler=[indices.tolist() for indices in order],
             num_workers=self.workers,
+            multiprocessing_context=self._start_method(),
             generator=torch.Generator(),  # leaves alone the one that dropout draws from
         )
         mean, std, white = (

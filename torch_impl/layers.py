@@ -40,7 +40,7 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 def seeded(seed: int | None) -> Iterator[None]:
     """Makes the weights drawn inside come from a seed; None changes nothing.
 
-    PyTorch draws from one generator, which is put back.
+    PyTorch draws from one generator for each device; that of the CPU is put back.
     """
     if seed is None:
         yield

@@ -13,13 +13,11 @@ import torch.nn.functional as F
 
 import torch_impl
 from parity.spec import files, metrics, runs
+from parity.spec.recipes import AUXILIARY_WEIGHT
 from torch_impl import data, weights
 from torch_impl.devices import select_device
 from torch_impl.layers import seeded
 from torch_impl.optim import create_optimizer, set_learning_rate
-
-# Szegedy et al. 2015, section 5.
-AUXILIARY_WEIGHT = 0.3
 
 
 def average_map(logits):
@@ -104,7 +102,7 @@ def train(options: runs.Options) -> runs.Run:
         UsageError: data, weights, device or folder that are not there or do not fit.
     """
     device = select_device(options.device)
-    dataset = data.load(**options.data_arguments())
+    dataset = options.scaled(data.load(**options.data_arguments()))
     shape = options.shape(dataset)
     model = torch_impl.create_model(
         options.model, **shape.arguments(), seed=options.seed

@@ -89,14 +89,20 @@ def one_of(kind: str, choices: list[str]) -> Callable[[str], str]:
 
 
 def some_of(kind: str, choices: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    """Returns a parser of names with commas between them; "none" is no name."""
-    parse_one = one_of(kind, [*choices, "none"])
+    """Returns a parser of names with commas between them."""
+    parse_one = one_of(kind, choices)
 
     def parse(text: str) -> tuple[str, ...]:
-        names = dict.fromkeys(map(parse_one, text.split(",")))
-        return tuple(name for name in names if name != "none")
+        return tuple(dict.fromkeys(map(parse_one, text.split(","))))
 
     return parse
+
+
+def augmentations(text: str) -> tuple[str, ...]:
+    """Parses names of augmentations, or "none"."""
+    if text == "none":
+        return ()
+    return some_of("augmentation", augmentation.NAMES)(text)
 
 
 model_name = one_of("model", recipes.names())
@@ -138,9 +144,14 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=positive, metavar="PIXELS")
     parser.add_argument(
         "--augment",
-        type=some_of("augmentation", augmentation.NAMES),
+        type=augmentations,
         metavar="NAMES",
         help=f"{','.join(augmentation.NAMES)} or none, of the training images",
+    )
+    parser.add_argument(
+        "--normalise",
+        action=argparse.BooleanOptionalAction,
+        help="bring images to mean 0 and deviation 1, or leave them in 0 to 1",
     )
     parser.add_argument(
         "--batch-size", type=batch_size, metavar="N", help='or "full", the whole set'
@@ -208,8 +219,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=natural,
         default=0,
         metavar="N",
-        help="processes (PyTorch) or threads (TensorFlow) that read images (default: "
-        "0, the program itself)",
+        help="processes (PyTorch) or threads (TensorFlow) that read images; 0 is the "
+        "program itself in PyTorch and TensorFlow's choice (default: 0)",
     )
 
 

@@ -275,7 +275,12 @@ def mean_std(
         squares: means of each batch's squared pixels, (C,).
     """
     mean = np.mean(means, axis=0)
-    std = np.sqrt(np.mean(squares, axis=0) - mean**2)
+    std = np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 0))
+    if std.min() < 1e-6:  # a single grey level in a million pixels makes more
+        raise UsageError(
+            "every pixel of a channel is alike in all training images, which cannot be "
+            f"normalised: its standard deviation is {std.min()}"
+        )
     return tuple(mean.tolist()), tuple(std.tolist())
 
 

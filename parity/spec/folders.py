@@ -129,7 +129,15 @@ def _find_parts(data_dir: Path, names: dict[str, str]) -> list[dict[str, Path]]:
             "--dataset digits needs no files"
         )
     parts = [data_dir / "train", data_dir / "test"]
-    if not all(part.is_dir() for part in parts):
+    split = [
+        part.is_dir() and any(x.is_dir() for x in part.iterdir()) for part in parts
+    ]
+    if any(split) and not all(split):
+        raise UsageError(
+            f"{data_dir} has no {parts[split.index(False)].name}/ with a folder per "
+            f"class beside {parts[split.index(True)].name}/; it would hold {LAYOUT}"
+        )
+    if not any(split):
         parts = [data_dir]
     found = [_find_classes(part, names) for part in parts]
     for part, classes in zip(parts, found, strict=True):
@@ -219,4 +227,11 @@ def _split(pairs: list[tuple[Path, int]], data_dir: Path) -> list[list]:
             f"cannot split the {len(pairs)} images of {data_dir} in train and test "
             f"({error}); five or more images per class would do"
         ) from None
+    for label in range(max(labels) + 1):
+        if not all(label in (y for _, y in part) for part in parts):
+            folder = next(path for path, y in pairs if y == label).parent
+            raise UsageError(
+                f"{folder} has too few images ({labels.count(label)}) to be split in "
+                "train and test; five or more images per class would do"
+            )
     return [sorted(part, key=lambda pair: (pair[1], pair[0])) for part in parts]

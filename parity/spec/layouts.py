@@ -12,6 +12,9 @@ import numpy as np
 
 from parity.spec.errors import WeightMismatch
 
+# The problems of a set of tensors that an error lists.
+LISTED = 8
+
 # (Keras layer class, Keras weight) -> (PyTorch weight, rule, PyTorch's axis order)
 VECTOR = ("as it is", (0,))
 RULES = {
@@ -138,4 +141,7 @@ def check(
         if name in given and given[name] != shape
     ]
     if problems:
-        raise WeightMismatch(f"{source} does not fit: {'; '.join(problems)}")
+        more = len(problems) - LISTED
+        rest = f"; and {more} more" if more > 0 else ""
+        listed = "; ".join(problems[:LISTED])
+        raise WeightMismatch(f"{source} does not fit: {listed}{rest}")

@@ -1,6 +1,7 @@
 """One recipe per model: its shape, and by its lecture's training how it is trained."""
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -43,6 +44,8 @@ class Training:
         learning_rate: of the first epoch.
         scheduler: a name in SCHEDULERS.
         augment: names of augmentations, in the order they are made.
+        normalise: whether images are brought to mean 0 and deviation 1, or left in 0
+            to 1.
     """
 
     source: str
@@ -54,11 +57,14 @@ class Training:
     learning_rate: float = 1e-3
     scheduler: str = "constant"
     augment: tuple[str, ...] = ()
+    normalise: bool = True
 
 
 # The lectures train on MNIST; digits are its bundled stand-in.
 TRAININGS = {
-    "cnn": Training('lecture notes, "What is a convolution?"', "digits", 10, 256),
+    "cnn": Training(
+        'lecture notes, "What is a convolution?"', "digits", 10, 256, normalise=False
+    ),
     "lenet": Training("lecture notes on CNNs, LeNet-5", "digits", 50, 256),
     "animals": Training(
         "lecture notes on CNNs, VGG and ResNet",
@@ -69,13 +75,26 @@ TRAININGS = {
         augment=("crop",),
     ),
     "mnist_lab": Training(
-        'lecture notes, "Lab 10: MNIST CNN"', "digits", 15, 100, drop_last=True
+        'lecture notes, "Lab 10: MNIST CNN"',
+        "digits",
+        15,
+        100,
+        drop_last=True,
+        normalise=False,
     ),
     "binary": Training(
-        'lecture notes, "Convolutional networks (1)", section 5', "digits", 50, "full"
+        'lecture notes, "Convolutional networks (1)", section 5',
+        "digits",
+        50,
+        "full",
+        normalise=False,
     ),
     "binary_batches": Training(
-        'lecture notes, "Convolutional networks (1)", section 6', "digits", 5, 128
+        'lecture notes, "Convolutional networks (1)", section 6',
+        "digits",
+        5,
+        128,
+        normalise=False,
     ),
 }
 
@@ -352,6 +371,9 @@ RECIPES = {
     ),
 }
 
+# Of the losses of heads that run in training only: Szegedy et al. 2015, section 5.
+AUXILIARY_WEIGHT = 0.3
+
 # Each optimizer's constants, by the names of its paper. Adam: Kingma & Ba 2015,
 # algorithm 1. Momentum: heavy ball, velocity = momentum * velocity + gradient.
 OPTIMIZERS = {
@@ -450,6 +472,7 @@ def shape(
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     in_channels: int | None = None,
+    cdims: Sequence[int] | None = None,
 ) -> Shape:
     """Returns a model's shape; None stands for the recipe's value.
 
@@ -458,6 +481,7 @@ def shape(
         num_classes: number of logits.
         image_size: height and width in pixels, one number for both or a pair.
         in_channels: channels of the input images.
+        cdims: those of a configurable network, each of which halves the image.
 
     Raises:
         UsageError: a number is not a positive integer or the image is too small.
@@ -475,8 +499,8 @@ def shape(
     for field, value in vars(result).items():
         if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise UsageError(f"{field} must be a positive integer, not {value!r}")
-    if min(height, width) < recipe.smallest_image_size:
-        smallest = recipe.smallest_image_size
+    smallest = recipe.smallest_image_size if cdims is None else 2 ** len(cdims)
+    if min(height, width) < smallest:
         raise UsageError(
             f"image size {height}x{width} is too small for {recipe.name}: "
             f"the smallest that works is {smallest}x{smallest}"

@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,6 @@ import numpy as np
 from parity.spec import datasets, files, pictures, recipes
 from parity.spec.datasets import Dataset
 from parity.spec.errors import UsageError
-
-# The labels that a network with one logit tells apart: zeros and ones.
-TWO_CLASSES = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class Options:
     learning_rate: float
     scheduler: str
     augment: tuple[str, ...]
+    normalise: bool
     metrics: tuple[str, ...] = ("top1",)
     label_names: str | None = None
     strict_data: bool = False
@@ -55,16 +53,23 @@ class Options:
 
     def data_arguments(self) -> dict[str, object]:
         """Returns the arguments with which either side loads the data set."""
-        outputs = recipes.find(self.model).num_classes
+        num_outputs = recipes.find(self.model).num_classes
         return {
             "name": self.dataset,
             "data_dir": self.data_dir,
             "height": self.image_size,
             "width": self.image_size,
-            "only_labels": TWO_CLASSES if outputs == 1 else None,
+            "only_labels": only_labels(self.dataset, num_outputs),
             "label_names": self.label_names,
             "strict": self.strict_data,
         }
+
+    def scaled(self, dataset: Dataset) -> Dataset:
+        """Returns a data set with the mean and deviation to normalise it by."""
+        if self.normalise:
+            return dataset
+        channels = dataset.train_images.shape[-1]
+        return replace(dataset, mean=(0.0,) * channels, std=(1.0,) * channels)
 
     def shape(self, dataset: Dataset) -> recipes.Shape:
         """Returns the shape of the model for a data set."""
@@ -77,8 +82,27 @@ class Options:
         return recipes.learning_rate(self.scheduler, self.learning_rate, epoch)
 
 
+def only_labels(dataset: str, num_outputs: int) -> tuple[int, int] | None:
+    """Returns the labels that a network tells apart; None for all.
+
+    One logit tells zeros from ones, or a catalogue set's first two classes. An image
+    folder is to have two.
+    """
+    return (0, 1) if num_outputs == 1 and dataset != "folder" else None
+
+
+def check_folder_flags(dataset: str, label_names: str | None, strict: bool) -> None:
+    """Raises UsageError for flags of image folders with another data set."""
+    if dataset != "folder" and (label_names or strict):
+        flag = "--label-names" if label_names else "--strict-data"
+        raise UsageError(f"{flag} goes with --dataset folder, not {dataset}")
+
+
 def batch_order(options: Options, size: int, epoch: int) -> list[np.ndarray]:
     """Returns the indices of each batch of one epoch (from 0) over `size` images.
+
+    A last batch of a single image joins the one before it: of one pixel there is no
+    variance, and batch normalisation after the last pooling may see no more.
 
     Raises:
         UsageError: the only batch is not full and is to be dropped.
@@ -96,6 +120,8 @@ def batch_order(options: Options, size: int, epoch: int) -> list[np.ndarray]:
             f"{size} training images do not fill a batch of {batch_size}, and recipe "
             f"{options.recipe} drops a last one: --batch-size {size} would do"
         )
+    if len(order) > 1 and len(order[-1]) == 1 < len(order[-2]):
+        order[-2:] = [np.concatenate(order[-2:])]
     return order
 
 
@@ -125,18 +151,25 @@ def options(model: str, recipe: str | None = None, **changes: object) -> Options
         "learning_rate": training.learning_rate,
         "scheduler": training.scheduler,
         "augment": training.augment,
+        "normalise": training.normalise,
     }
     values = defaults | given
-    # A network smaller than the data set's images is made for theirs.
-    known = datasets.CATALOGUE.get(values["dataset"])
-    least = known.image_shape[0] if known else 0
-    values = {"image_size": max(network.image_size, least)} | values
+    values = {"image_size": _image_size(network, values["dataset"])} | values
     result = Options(model, name, **values)
-    if result.dataset != "folder" and (result.label_names or result.strict_data):
-        flag = "--label-names" if result.label_names else "--strict-data"
-        raise UsageError(f"{flag} goes with --dataset folder, not {result.dataset}")
+    check_folder_flags(result.dataset, result.label_names, result.strict_data)
     recipes.shape(network, image_size=result.image_size)
     return result
+
+
+def _image_size(network: recipes.Recipe, dataset: str) -> int:
+    """Returns the size to train at: the network's, where the images are as large.
+
+    The catalogue's images are small: they are not shrunk, and not enlarged beyond 64.
+    """
+    if dataset not in datasets.CATALOGUE:
+        return network.image_size
+    original = datasets.CATALOGUE[dataset].image_shape[0]
+    return max(min(network.image_size, 64), original)
 
 
 class Run:
@@ -201,7 +234,11 @@ class Run:
         self.epochs.append({"epoch": len(self.epochs) + 1} | metrics)
         lines = "".join(f"{json.dumps(files.plain(x))}\n" for x in self.epochs)
         self.save("metrics.jsonl", lambda path: path.write_text(lines, "utf-8"))
-        values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        digits = {"learning_rate": ".3g"}
+        values = "  ".join(
+            f"{name} {value:{digits.get(name, '.4f')}}"
+            for name, value in metrics.items()
+        )
         self.say(f"epoch {len(self.epochs)}/{self.options.epochs}  {values}")
 
     def finish(self, dataset: Dataset, predictions: np.ndarray) -> float:
@@ -267,7 +304,7 @@ class Trained:
     @property
     def only_labels(self) -> tuple[int, int] | None:
         """The labels of a data set that the network tells apart; None for all."""
-        return TWO_CLASSES if self.shape.num_classes == 1 else None
+        return only_labels(self.dataset, self.shape.num_classes)
 
     def check(self, dataset: Dataset) -> None:
         """Raises UsageError when a data set's classes or channels are others."""
@@ -277,10 +314,13 @@ class Trained:
                 f"{self.path} takes images of {self.shape.in_channels} channels; "
                 f"{dataset.name} has {channels}"
             )
-        if len(dataset.classes) != len(self.classes):
+        if list(dataset.classes) != list(self.classes):
+            ours, theirs = (
+                ", ".join(classes[:10]) for classes in (self.classes, dataset.classes)
+            )
             raise UsageError(
-                f"{self.path} tells {len(self.classes)} classes apart; "
-                f"{dataset.name} has {len(dataset.classes)}"
+                f"{self.path} tells the classes {ours} apart; {dataset.name} has "
+                f"{theirs}; are --label-names those of the training?"
             )
 
 
