@@ -25,6 +25,14 @@ def test_every_model_is_listed_with_its_parameters():
         assert line.endswith(f"| {recipe.parameters:,} |")
 
 
+def test_every_model_is_measured_on_the_digits():
+    table = README[README.index("## Do they train?") : README.index("## Look into")]
+    for name in recipes.names():
+        line = next(x for x in table.splitlines() if x.startswith(f"| `{name}` |"))
+        accuracies = [float(cell) for cell in line.split("|")[5:7]]
+        assert min(accuracies) > 0.1
+
+
 def test_every_path_that_is_named_exists():
     paths = re.findall(r"(?:pytest|python) ((?:parity|benchmarks)/[\w/.]*)", README)
     assert len(set(paths)) >= 5
