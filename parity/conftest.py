@@ -7,11 +7,9 @@ import pytest
 from parity.frameworks import missing_gpu
 from parity import probe
 from parity.commands import create_twins
+from parity.probe import DEEP
 from parity.spec import recipes
 
-# Further rows of a table whose other rows are tried every time.
-DEEP = ("resnet34", "resnet101", "resnet152", "vgg13", "vgg13_bn", "vgg16_bn", "vgg19")
-DEEP += ("vgg19_bn",)
 MODELS = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name
     for name in recipes.names()

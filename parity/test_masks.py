@@ -6,8 +6,9 @@ import pytest
 import parity
 from parity.frameworks import keras, tf, torch
 from keras_impl.train import AUXILIARY_WEIGHT
-from parity.conftest import DEEP, MODELS, make_twins, shared_twins
+from parity.conftest import MODELS, make_twins, shared_twins
 from parity.masks import Masks, keras_masks, torch_masks
+from parity.probe import DEEP
 from parity.spec.errors import UsageError
 
 

@@ -7,7 +7,12 @@ import pytest
 
 import keras_impl
 import torch_impl
+from parity.probe import DEEP
 from parity.spec import recipes
+
+# Of the deep networks one of a kind.
+KINDS = [name for name in recipes.names() if name not in DEEP]
+MODELS = [*KINDS, *(pytest.param(name, marks=pytest.mark.slow) for name in DEEP)]
 
 SIDES = {"keras": keras_impl, "torch": torch_impl}
 pytestmark = [
@@ -91,7 +96,7 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", MODELS)
 def test_the_number_of_parameters(side, name, blank_weights):
     shapes = trainable(side, side.create_model(name))
     assert sum(map(math.prod, shapes.values())) == COUNTS[name]
@@ -165,18 +170,9 @@ def narrow(name: str) -> dict[str, int]:
     return {"hidden_units": 32} if name.startswith(("alexnet", "vgg")) else {}
 
 
-# Of the deep networks one of a kind: the rest are further rows of the same table.
-KINDS = [
-    name
-    for name in recipes.names()
-    if not name.startswith(("resnet", "vgg"))
-    or name in ("resnet18", "resnet50", "vgg11", "vgg11_bn", "vgg16_conv")
-]
-
-
-@pytest.mark.parametrize("in_channels", [1, 3])
 @pytest.mark.parametrize("name", KINDS)
-def test_logits_of_other_shapes(side, name, in_channels):
+def test_logits_of_other_shapes(side, name):
+    in_channels = 3 if recipes.find(name).in_channels == 1 else 1
     height = max(32, recipes.find(name).smallest_image_size + 1)
     model = side.create_model(
         name,
@@ -218,7 +214,7 @@ def test_the_smallest_image(side, name):
         "cnn_dropout",
         "cnn_two_layer",
     ]
-    + ["googlenet_bn", "lenet5", "lenet5_1998", "resnet18", "vgg11_bn", "vgg16_conv"],
+    + ["lenet5", "lenet5_1998", "resnet18", "vgg11_bn", "vgg16_conv"],
 )
 def test_the_same_seed_gives_the_same_weights(side, name):
     size = recipes.find(name).smallest_image_size

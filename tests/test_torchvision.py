@@ -6,7 +6,7 @@ import pytest
 import parity
 from parity.frameworks import keras, torch, torchvision
 from keras_impl import create_model as create_keras_model
-from parity.conftest import DEEP
+from parity.probe import DEEP
 from parity.spec import recipes
 from torch_impl import create_model as create_torch_model
 
@@ -46,9 +46,7 @@ def test_the_names_are_torchvisions(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow)
-        if name in (*DEEP, "vgg11", "vgg16")
-        else name
+        pytest.param(name, marks=pytest.mark.slow) if name in (*DEEP, "vgg11") else name
         for name in THEIRS
     ],
 )
