@@ -30,10 +30,9 @@ SETTINGS = {
     "googlenet": (32, 5, 3e-4),
     "googlenet_bn": (32, 3, 1e-3),
     "lenet5_1998": (32, 10, 1e-3),
-    **{name: (32, 1, 1e-3) for name in recipes.names("resnet*")},
+    **{name: (32, 2, 1e-3) for name in recipes.names("resnet*")},
     **{name: (32, 1, 1e-4) for name in recipes.names("vgg*")},
-    **{name: (32, 2, 1e-4) for name in ("vgg11", "vgg11_bn")},
-    "resnet18": (32, 2, 1e-3),
+    **{name: (32, 2, 1e-4) for name in ("vgg11", *recipes.names("vgg*_bn"))},
 }
 
 

@@ -25,12 +25,14 @@ def test_every_model_is_listed_with_its_parameters():
         assert line.endswith(f"| {recipe.parameters:,} |")
 
 
-def test_every_model_is_measured_on_the_digits():
+def test_every_model_is_measured_on_the_digits_or_said_not_to_be():
     table = README[README.index("## Do they train?") : README.index("## Look into")]
-    for name in recipes.names():
-        line = next(x for x in table.splitlines() if x.startswith(f"| `{name}` |"))
-        accuracies = [float(cell) for cell in line.split("|")[5:7]]
-        assert min(accuracies) > 0.1
+    measured = [line for line in table.splitlines() if line.startswith("| `")]
+    for line in measured:
+        assert min(float(cell) for cell in line.split("|")[5:7]) > 0.15, line
+    names = re.findall(r"`(\w+)`", "\n".join(measured))
+    names += re.findall(r"`(\w+)`", table.partition("Not measured yet:")[2])
+    assert sorted(names) == recipes.names()
 
 
 def test_every_path_that_is_named_exists():
