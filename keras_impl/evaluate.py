@@ -52,9 +52,10 @@ def evaluate(
     """
     trained = runs.find_trained(run)
     device = select_device(device)
-    runs.check_folder_flags(dataset or trained.dataset, label_names, strict_data)
+    name = dataset or trained.dataset
+    runs.check_folder_flags(name, label_names, strict_data)
     images = data.load(
-        dataset or trained.dataset,
+        name,
         data_dir,
         trained.shape.height,
         trained.shape.width,

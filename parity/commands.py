@@ -99,8 +99,9 @@ def train_sides(
         dtype: "float64" or "float32".
         device: "cpu" or "gpu".
     """
+    shared = bool(options.augment) or options.dataset == "folder"
     pipelines, tests = [], []
-    for data in (keras_data, torch_data):
+    for data in (torch_data,) if shared else (keras_data, torch_data):
         dataset = options.scaled(data.load(**options.data_arguments()))
         settings = {
             "mean": dataset.mean,
@@ -117,13 +118,13 @@ def train_sides(
             )
         )
         test = data.Pipeline(dataset.test_images, dataset.test_labels, **settings)
-        in_memory = isinstance(dataset.test_images, np.ndarray)
-        count = len(test) if in_memory else min(len(test), 1024)
+        count = min(len(test), 1024) if options.dataset == "folder" else len(test)
         tests.append(next(iter(test.batches([np.arange(count)]))))
     plan = _plan(options, len(pipelines[0]), steps)
-    keras_batches, torch_batches = (_Batches(x, plan) for x in pipelines)
-    if options.augment or not in_memory:
-        keras_batches, tests[0] = _Converted(torch_batches), _to_keras(*tests[1])
+    batches = [_Batches(pipeline, plan) for pipeline in pipelines]
+    if shared:
+        batches.insert(0, _Converted(batches[0]))
+        tests.insert(0, _to_keras(*tests[0]))
     arguments = options.shape(dataset).arguments() | {"seed": options.seed}
     keras_model = create_keras_model(options.model, **arguments)
     torch_model = create_torch_model(options.model, **arguments)
@@ -131,8 +132,7 @@ def train_sides(
     return lockstep(
         keras_model,
         torch_model,
-        keras_batches,
-        torch_batches,
+        *batches,
         optimizer=options.optimizer,
         learning_rate=[options.epoch_learning_rate(epoch) for epoch, _ in plan],
         dtype=dtype,

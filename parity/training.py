@@ -58,8 +58,8 @@ class Step:
         culprit: the first quantity and tensor that differ, None when none does.
         bounds: in float32, what rounding explains of each quantity, and the loss of a
             float64 training, from which either side's loss is measured.
-        exceeding: quantity, tensor and error of all that differ by more than the fixed
-            bounds of float64; where rounding explains them all, the verdict is
+        exceeding: quantity, tensor and error of all that differ by more than the
+            bounds; where float64's rounding explains them all, the verdict is
             "rounding".
     """
 
@@ -361,7 +361,7 @@ def _float32_bounds(
     """
     bounds = []
     simulated = _simulate(model, batches, settings, device, rounding.UNIT)
-    for (state, largest), (images, _) in zip(simulated, batches, strict=True):
+    for state, largest in simulated:
         bound = {"float64 loss": state.loss}
         for quantity, errors in largest.items():
             explained = rounding.LEAST + rounding.MARGIN * max(errors.values())
@@ -369,7 +369,7 @@ def _float32_bounds(
             bound[quantity] = max(before, explained)
         bound["batch"] = 0.0
         for quantity in ("gradients", "weights"):
-            bound[quantity] = max(bound[quantity], 1 / len(images))
+            bound[quantity] = max(bound[quantity], 1 / len(state.batch["labels"]))
         bounds.append(bound)
     return bounds
 
@@ -382,7 +382,7 @@ def _explain(steps: list[Step], simulated: Iterable) -> list[Step]:
     """
     judged = []
     bounds = {quantity: Counter() for quantity in QUANTITIES}
-    for step, (_, largest) in zip(steps, simulated, strict=False):
+    for step, (_, largest) in zip(steps, simulated, strict=True):
         for quantity, errors in largest.items():
             for name, error in errors.items():
                 explained = 2 * rounding.MARGIN * error  # both sides round
