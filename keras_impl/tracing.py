@@ -32,6 +32,13 @@ def leaf_layers(model: keras.Model) -> dict[str, keras.Layer]:
     }
 
 
+def unused_layers(model: keras.Model, calls: Iterable[Call]) -> list[str]:
+    """Returns the paths of the leaf layers with weights that no call was made of."""
+    used = {call.name for call in calls}
+    leaves = leaf_layers(model).items()
+    return [path for path, layer in leaves if layer.weights and path not in used]
+
+
 def own_variables(layer: keras.Layer) -> list[keras.Variable]:
     """Returns a layer's weights, parameters and state, without its sublayers'."""
     return layer._trainable_variables + layer._non_trainable_variables

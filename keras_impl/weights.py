@@ -10,10 +10,10 @@ from keras import ops
 from keras_impl.tracing import (
     flattened_maps,
     input_shape,
-    leaf_layers,
     named_layers,
     own_variables,
     record_calls,
+    unused_layers,
 )
 from parity.spec import layouts
 from parity.spec.errors import WeightMismatch
@@ -66,9 +66,7 @@ def flattened_shapes(model: keras.Model) -> dict[str, tuple[int, int, int]]:
     sizes = [size or 32 for size in input_shape(model)[1:]]
     with record_calls(model) as calls:
         model(np.zeros((1, *sizes), model.compute_dtype), training=False)
-        seen = {call.name for call in calls}
-        layers = leaf_layers(model).items()
-        if any(path not in seen and layer.weights for path, layer in layers):
+        if unused_layers(model, calls):
             model(keras.Input(sizes), training=True)
     maps = (before for before, _ in flattened_maps(calls))
     return {

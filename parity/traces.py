@@ -61,9 +61,7 @@ def _has_keras_heads(model: keras.Model, images: tf.Tensor) -> bool:
     """Returns whether layers with weights run in training only."""
     with keras_tracing.record_calls(model) as calls:
         model(images, training=False)
-    seen = {call.name for call in calls}
-    leaves = keras_tracing.leaf_layers(model).items()
-    return any(path not in seen and layer.weights for path, layer in leaves)
+    return bool(keras_tracing.unused_layers(model, calls))
 
 
 def _keras_call(model: keras.Model, images: tf.Tensor, heads: bool) -> object:
@@ -86,12 +84,7 @@ def _prepare(model: torch.nn.Module, images: torch.Tensor) -> None:
     model.eval()
     with torch.no_grad(), torch_tracing.record_calls(model) as calls:
         model(images[:1])
-    seen = {call.name for call in calls}
-    leaves = torch_tracing.leaf_layers(model).items()
-    model.training = any(
-        path not in seen and torch_tracing.own_variables(module)
-        for path, module in leaves
-    )
+    model.training = bool(torch_tracing.unused_layers(model, calls))
 
 
 def _channels_first(tensors: tuple, maps: tuple) -> Arrays:

@@ -1,7 +1,7 @@
 """A PyTorch model's modules by attribute path, and a record of their calls."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -21,6 +21,13 @@ def leaf_layers(model: nn.Module) -> dict[str, nn.Module]:
         for path, module in named_layers(model).items()
         if not list(module.children()) or own_variables(module)
     }
+
+
+def unused_layers(model: nn.Module, calls: Iterable[Call]) -> list[str]:
+    """Returns the paths of the leaf modules with weights that no call was made of."""
+    used = {call.name for call in calls}
+    leaves = leaf_layers(model).items()
+    return [path for path, x in leaves if own_variables(x) and path not in used]
 
 
 def own_variables(layer: nn.Module) -> list[torch.Tensor]:
