@@ -55,8 +55,8 @@ class LocalResponseNorm(keras.layers.Layer):
     Source: Krizhevsky, Sutskever & Hinton, NIPS 2012, section 3.3.
     """
 
-    def __init__(self, size: int = 5, alpha: float = 1e-4, beta=0.75, k: float = 2.0):
-        super().__init__()
+    def __init__(self, size=5, alpha: float = 1e-4, beta=0.75, k=2.0, **kwargs):
+        super().__init__(**kwargs)
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def call(self, images):
@@ -85,6 +85,10 @@ class Conv2D(keras.layers.Conv2D):
         """Convolves images (N, H, W, C)."""
         return super().call(pad(images, self.pixels, 0.0))
 
+    def get_config(self):
+        """Returns the arguments of the class."""
+        return {**super().get_config(), "padding": self.pixels}
+
     def compute_output_shape(self, input_shape):
         """Returns (N, H, W, filters)."""
         count, height, width, channels = input_shape
@@ -99,8 +103,10 @@ class MaxPooling2D(keras.layers.Layer):
     "valid" and "same" only.
     """
 
-    def __init__(self, pool_size: int, strides=None, padding=0, ceil_mode=False):
-        super().__init__()
+    def __init__(
+        self, pool_size: int, strides=None, padding=0, ceil_mode=False, **kwargs
+    ):
+        super().__init__(**kwargs)
         self.pool_size, self.strides = pool_size, strides or pool_size
         self.padding, self.ceil_mode = padding, ceil_mode
 
