@@ -33,6 +33,7 @@ SETTINGS = {
     **{name: (32, 2, 1e-3) for name in recipes.names("resnet*")},
     **{name: (32, 1, 1e-4) for name in recipes.names("vgg*")},
     **{name: (32, 2, 1e-4) for name in ("vgg11", *recipes.names("vgg*_bn"))},
+    "vgg19": (32, 3, 1e-4),
 }
 
 

@@ -7,7 +7,7 @@ are different, 2 on wrong usage.
 import argparse
 from pathlib import Path
 
-from parity.spec import cli, runs
+from parity.spec import cli, runs, windows
 
 
 def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -79,10 +79,62 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="of both sides, any format (default: the seed's initial weights)",
     )
+    _add_show(commands)
     given = flags.parse_args(arguments)
     if given.command == "receptive-field" and (given.model is None) != given.stacked:
         field.error("give a MODEL and --layer NAME, or --stacked and no MODEL")
     return given
+
+
+def _add_show(commands) -> None:
+    show = commands.add_parser(
+        "show", help="a kernel's steps over a small image, on both sides, as a picture"
+    )
+    show.add_argument(
+        "operation",
+        type=cli.one_of("operation", list(windows.OPERATIONS)),
+        metavar="OPERATION",
+        help=", ".join(windows.OPERATIONS),
+    )
+    sizes = {"type": _pair, "metavar": "N|HxW"}
+    show.add_argument("--input", **sizes, default=(5, 5), help="default: 5")
+    show.add_argument("--kernel", **sizes, help="default: 3, of a pooling 2")
+    show.add_argument("--stride", **sizes, help="default: 1, of a pooling the kernel")
+    show.add_argument("--dilation", **sizes, default=(1, 1), help="default: 1")
+    show.add_argument(
+        "--padding",
+        type=_padding,
+        default="valid",
+        metavar="same|valid|N",
+        help="TensorFlow's same, none, or pixels on every side (default: valid)",
+    )
+    show.add_argument(
+        "--seed",
+        type=cli.natural,
+        default=0,
+        metavar="N",
+        help="of the image and the kernel (default: 0)",
+    )
+    show.add_argument("--output", type=Path, required=True, metavar="FILE.png|.gif")
+
+
+def _pair(text: str) -> tuple[int, int]:
+    sizes = text.lower().split("x")
+    if len(sizes) > 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 5 or 5x7")
+    first, last = map(cli.positive, (sizes[0], sizes[-1]))
+    return first, last
+
+
+def _padding(text: str) -> str | int:
+    if text in ("same", "valid"):
+        return text
+    try:
+        return cli.natural(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not same, valid or an integer of 0 or more"
+        ) from None
 
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +222,31 @@ def _receptive_field(arguments: argparse.Namespace) -> int:
     return int(not all(field.equal for field in fields))
 
 
+def _show(arguments: argparse.Namespace) -> int:
+    from parity.spec.files import write_atomically
+    from parity.spec.step_pictures import check, draw_steps
+
+    pooling = "pool" in arguments.operation
+    kernel_size = arguments.kernel or ((2, 2) if pooling else (3, 3))
+    stride = arguments.stride or (kernel_size if pooling else (1, 1))
+    placed = windows.place(
+        arguments.operation,
+        arguments.input,
+        kernel_size,
+        stride,
+        arguments.dilation,
+        arguments.padding,
+    )
+    check(placed, arguments.output)
+
+    from parity.kernel_steps import take_steps
+
+    steps = take_steps(placed, arguments.seed)
+    print(steps)
+    write_atomically(arguments.output, lambda path: draw_steps(steps, path))
+    return int(not steps.equal)
+
+
 def _options(arguments: argparse.Namespace) -> runs.Options:
     fields = set(runs.Options.__dataclass_fields__) & set(vars(arguments))
     return runs.options(**{name: getattr(arguments, name) for name in fields})
@@ -184,6 +261,7 @@ def main() -> int:
         "train": _train,
         "accuracy": _accuracy,
         "receptive-field": _receptive_field,
+        "show": _show,
     }
     return commands[arguments.command](arguments)
 

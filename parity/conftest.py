@@ -16,6 +16,13 @@ MODELS = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the number of generated cases per operation."""
+    parser.addoption(
+        "--cases", type=int, default=120, help="generated cases per operation"
+    )
+
+
 @pytest.fixture(params=["cpu", "gpu"])
 def device(request: pytest.FixtureRequest) -> str:
     """The device of a rung; the GPU is skipped where either framework sees none."""

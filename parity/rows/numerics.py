@@ -1,0 +1,5 @@
+"""Rows of the table: numerics."""
+
+from parity.rows.record import Row
+
+ROWS: tuple[Row, ...] = ()
