@@ -13,6 +13,7 @@ from numbers import Integral
 from parity.spec.errors import UsageError, unknown
 
 Pair = tuple[int, int]
+LEAST = {"size": 1, "kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
 
 
 def same_padding(size: int, kernel_size: int, stride: int, dilation=1) -> Pair:
@@ -84,20 +85,13 @@ def output_size(
     """
     values = (size, kernel_size, stride, padding, dilation)
     if any(not isinstance(value, Integral) for value in values):
-        names = ("size", "kernel_size", "stride", "padding", "dilation")
-        least = (1, 1, 1, 0, 1)
-        axes = zip(*map(pair, names, values, least), strict=True)
+        axes = zip(*map(pair, LEAST, values, LEAST.values()), strict=True)
         return tuple(
             output_size(n, f, stride=s, padding=p, dilation=d, exact=exact)
             for n, f, s, p, d in axes
         )
-    for name, value, low in zip(
-        ("size", "kernel_size", "stride", "padding", "dilation"),
-        values,
-        (1, 1, 1, 0, 1),
-        strict=True,
-    ):
-        _check_integer(name, value, low)
+    for (name, least), value in zip(LEAST.items(), values, strict=True):
+        _check_integer(name, value, least)
     room = size + 2 * padding - dilation * (kernel_size - 1) - 1
     if room < 0:
         raise _too_large(kernel_size, dilation, size + 2 * padding)
@@ -120,7 +114,7 @@ def _what_divides(room: int, stride: int, padding: int) -> str:
 
 
 @dataclass(frozen=True)
-class Windows:
+class Placement:
     """Where the windows of an operation lie; each value is (rows, columns).
 
     Attributes:
@@ -149,7 +143,7 @@ def place(
     dilation: int | Sequence[int] = 1,
     *,
     ceil_mode: bool = False,
-) -> Windows:
+) -> Placement:
     """Returns where windows lie over an image.
 
     Args:
@@ -178,12 +172,12 @@ def place(
         lack = ceil_padding(size, d * (f - 1) + 1, s, *border) if ceil_mode else 0
         missing.append(lack)
         outputs.append((room + lack) // s + 1)
-    return Windows(
+    return Placement(
         kernel_size, stride, borders, dilation, tuple(outputs), tuple(missing)
     )
 
 
-def place_pooling(sizes: Sequence[int], *window: object, ceil_mode: bool) -> Windows:
+def place_pooling(sizes: Sequence[int], *window: object, ceil_mode: bool) -> Placement:
     """Returns where the windows of a pooling lie, each of which sees the image.
 
     Args:

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.spec.errors import UsageError
-from parity.spec.padding import same_padding
+from parity.spec.padding import explicit_padding
 
 OPERATIONS = ("conv2d", "conv2d_transpose", "max_pool2d", "avg_pool2d")
 DILATED = ("conv2d",)
@@ -62,7 +62,8 @@ class Windows:
     @property
     def extent(self) -> Pair:
         """The pixels from a window's first cell to its last, gaps counted."""
-        return _extent(self.kernel_size, self.dilation)
+        axes = zip(self.kernel_size, self.dilation, strict=True)
+        return tuple((k - 1) * d + 1 for k, d in axes)
 
     @property
     def padded_size(self) -> Pair:
@@ -160,14 +161,15 @@ def place(
     """
     if max(dilation) > 1 and operation not in DILATED:
         raise UsageError(f"{operation} takes no --dilation; {DILATED[0]} does")
-    extent = _extent(kernel_size, dilation)
     transposed = operation == "conv2d_transpose"
     if transposed:
-        size, around = _transposed(input_size, extent, stride, padding)
+        size, around = _transposed(input_size, kernel_size, stride, padding)
     else:
-        size, around = input_size, _padding(input_size, extent, stride, padding)
+        size, axes = input_size, (input_size, kernel_size, stride, dilation)
+        around = explicit_padding(padding, *axes)
     windows = Windows(operation, size, kernel_size, stride, dilation, around, padding)
-    spans = f", which spans {_by(extent)} with its gaps," if max(dilation) > 1 else ""
+    extent = _by(windows.extent)
+    spans = f", which spans {extent} with its gaps," if max(dilation) > 1 else ""
     kernel = f"a kernel of {_by(kernel_size)}{spans}"
     if transposed and min(size) < 1:
         raise UsageError(
@@ -200,24 +202,15 @@ def _short(pair: Pair) -> str:
     return str(pair[0]) if pair[0] == pair[1] else _by(pair)
 
 
-def _extent(kernel_size: Pair, dilation: Pair) -> Pair:
-    return tuple((k - 1) * d + 1 for k, d in zip(kernel_size, dilation, strict=True))
-
-
-def _padding(size: Pair, extent: Pair, stride: Pair, padding: str | int) -> tuple:
-    if padding == "same":
-        return tuple(map(same_padding, size, extent, stride))
-    around = 0 if padding == "valid" else padding
-    return ((around, around), (around, around))
-
-
-def _transposed(input_size: Pair, extent: Pair, stride: Pair, padding: str | int):
+def _transposed(
+    input_size: Pair, kernel_size: Pair, stride: Pair, padding: str | int
+) -> tuple[Pair, tuple[Pair, Pair]]:
     """Returns the output's size and what is cut off around it."""
     if padding == "same":
         size = tuple(n * s for n, s in zip(input_size, stride, strict=True))
-        return size, _padding(size, extent, stride, padding)
-    around = _padding(input_size, extent, stride, padding)
-    axes = zip(input_size, stride, extent, around, strict=True)
+        return size, explicit_padding(padding, size, kernel_size, stride)
+    around = explicit_padding(padding, input_size, kernel_size)
+    axes = zip(input_size, stride, kernel_size, around, strict=True)
     return tuple((n - 1) * s + k - sum(cut) for n, s, k, cut in axes), around
 
 
