@@ -12,19 +12,6 @@ from keras import ops
 from parity.spec.padding import ceil_padding
 
 
-def he_normal(mode: str = "fan_in") -> keras.Initializer:
-    """Returns He et al.'s initialiser: a normal distribution, not cut off.
-
-    Keras's own `he_normal` cuts the distribution off at two standard deviations.
-    """
-    return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal")
-
-
-def glorot_uniform() -> keras.Initializer:
-    """Returns Glorot & Bengio's initialiser: uniform within sqrt(6 / (in + out))."""
-    return keras.initializers.GlorotUniform()
-
-
 class Model(keras.Model):
     """A model whose configuration holds the arguments that it was made with.
 

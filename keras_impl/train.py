@@ -114,7 +114,9 @@ def train(options: runs.Options) -> runs.Run:
         if options.weights:
             tensors, _ = files.load_weights(options.weights)
             weights.load_state_dict(model, tensors, str(options.weights))
-        optimizer = create_optimizer(options.optimizer, options.learning_rate)
+        optimizer = create_optimizer(
+            options.optimizer, options.learning_rate, **options.optimizer_arguments()
+        )
         parameters = sum(math.prod(x.shape) for x in model.trainable_variables)
         versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
         run = runs.Run(options, "keras", versions)
@@ -145,7 +147,8 @@ def run_epochs(model, optimizer, dataset, run):
     predict = make_predictor(model)
     for epoch in range(options.epochs):
         start = time.perf_counter()
-        learning_rate = options.epoch_learning_rate(epoch)
+        earlier = [line["train_loss"] for line in run.epochs]
+        learning_rate = options.epoch_learning_rate(epoch, earlier)
         set_learning_rate(optimizer, learning_rate)
         order = runs.batch_order(options, len(train_set), epoch)
         losses = [

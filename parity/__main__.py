@@ -1,4 +1,4 @@
-"""The command line: `python -m parity COMMAND MODEL ...`.
+"""The command line: `python -m parity COMMAND ...`.
 
 Exit code 0 when the two sides are equal (or differ by float32 rounding), 1 when they
 are different, 2 on wrong usage.
@@ -7,6 +7,7 @@ are different, 2 on wrong usage.
 import argparse
 from pathlib import Path
 
+from parity import ops_command
 from parity.spec import cli, runs, windows
 
 
@@ -80,6 +81,7 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="of both sides, any format (default: the seed's initial weights)",
     )
     _add_show(commands)
+    ops_command.add_arguments(commands)
     given = flags.parse_args(arguments)
     if given.command == "receptive-field" and (given.model is None) != given.stacked:
         field.error("give a MODEL and --layer NAME, or --stacked and no MODEL")
@@ -262,6 +264,7 @@ def main() -> int:
         "accuracy": _accuracy,
         "receptive-field": _receptive_field,
         "show": _show,
+        "ops": ops_command.run,
     }
     return commands[arguments.command](arguments)
 

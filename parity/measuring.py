@@ -2,35 +2,42 @@
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
+import pickle
 import re
+import signal
 import subprocess
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from parity.frameworks import keras, tf, torch, torchvision
+from parity.frameworks import keras, missing_gpu, tf, torch, torchvision
 from keras_impl.devices import select_device as select_keras_device
 from parity.comparison import TOLERANCES, relative_error
-from parity.rows.execution import execute, flatten
+from parity.rows.execution import Arrays, Failure, run
 from parity.rows.record import BACKENDS, Input, Row
+from parity.spec.errors import UsageError, unknown
 from torch_impl.devices import select_device as select_torch_device
 
-# What rounding leaves, as relative L2 errors. No naive port in the table errs by less
-# than 1000 times what its fix leaves, or than 1000 units of rounding.
-ROUNDING = {"float64": TOLERANCES["outputs"], "float32": 1e-5}
-UNITS = {"float64": 2.0**-53, "float32": 2.0**-24}
+# What rounding leaves, as relative L2 errors. TensorFloat-32 keeps 10 bits of both
+# factors of a product, each of which is off by up to 2^-11 then, and the product by
+# 2^-10; the two sides may err in opposite directions.
+ROUNDING = {"float64": TOLERANCES["outputs"], "float32": 1e-5, "tf32": 2.0**-9}
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11}
+# No naive port in the table errs by less than so many times what its fix leaves, or
+# than so many units of rounding.
 CLEARLY = 1000
 PACKAGES = ("keras", "tensorflow", "torch", "torchvision", "jax", "numpy")
-
-Arrays = list[np.ndarray]
+# A process that takes longer hangs.
+PROCESS_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,15 @@ class Measurement:
 
     Attributes:
         name: of the row.
-        naive: the error of the naive port; None without one.
-        left: the error that the fix leaves, by dtype.
+        naive: the error of the naive port, in the row's first type; None without one.
+        left: the error that the fix leaves: by "float64" and "float32", and on a GPU
+            by "tf32", float32 whose products may round to TensorFloat-32.
         backends: the error of the Keras code on other backends against TensorFlow,
             float32; where it does not run there, why.
         problem: what is not as the row says; empty if all is.
+        naives: the error of the naive port, by the same types as `left`.
+        skipped: why the row cannot be measured here, which is no problem; then there
+            are no errors.
     """
 
     name: str
@@ -71,6 +82,8 @@ class Measurement:
     left: dict[str, Error]
     backends: dict[str, Error] = field(default_factory=dict)
     problem: str = ""
+    naives: dict[str, Error] = field(default_factory=dict)
+    skipped: str = ""
 
     def to_dict(self) -> dict:
         """Returns the measurement as JSON has it; infinite numbers become None."""
@@ -81,7 +94,6 @@ def measure(
     rows: Iterable[Row],
     *,
     device: str = "cpu",
-    tf32: bool = False,
     backends: Iterable[str] = (),
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[Measurement]:
@@ -89,34 +101,53 @@ def measure(
 
     Args:
         rows: of the table.
-        device: "cpu" or "gpu".
-        tf32: whether float32 products may round to TensorFloat-32 on a GPU.
+        device: "cpu" or "gpu", which also shows what TensorFloat-32 makes of the rows.
         backends: other Keras backends to run the Keras code on, of BACKENDS.
         progress: wraps the rows, to show how far it is.
+
+    Raises:
+        UsageError: a framework sees no GPU, or there is no such backend.
     """
-    rows = list(rows)
-    wanted = {row.backend for row in rows if row.backend}
-    elsewhere = {
-        backend: _run_on_backend(backend, rows)
-        for backend in BACKENDS
-        if backend in wanted or backend in backends
-    }
-    found = []
-    for row in progress(rows):
-        if row.backend:
-            found.append(_measure_backend(row, elsewhere[row.backend]))
-            continue
-        run = _run_process if row.process else _Runner(device, tf32)
-        naive, left = _measure(row, run)
-        others = {
-            name: _on_backend(row, elsewhere[name])
-            for name in backends
-            if portable(row)
+    rows, backends = list(rows), list(backends)
+    for name in backends:
+        if name not in BACKENDS:
+            raise unknown("backend", name, BACKENDS)
+    if device == "gpu" and (reason := missing_gpu()):
+        raise UsageError(f"{reason} here; --device cpu would do")
+    # One process at a time, while this one runs the other rows.
+    children = ThreadPoolExecutor(1)
+    try:
+        elsewhere = {
+            name: children.submit(_run_on_backend, name, rows, name in backends)
+            for name in BACKENDS
+            if name in backends or any(row.backend == name for row in rows)
+            if importlib.util.find_spec(name)
         }
-        found.append(
-            Measurement(row.name, naive, left, others, _problem(row, naive, left))
-        )
-    return found
+        scripts = {
+            row.name: children.submit(_measure_scripts, row)
+            for row in rows
+            if row.process and not _missing(row, device)
+        }
+        found = []
+        for row in progress(rows):
+            if reason := _missing(row, device):
+                found.append(Measurement(row.name, None, {}, skipped=reason))
+            elif row.backend:
+                there = elsewhere[row.backend].result()[row.name]
+                found.append(_measure_backend(row, there))
+            elif row.process:
+                found.append(scripts[row.name].result())
+            else:
+                found.append(_measure(row, device))
+        elsewhere = {name: future.result() for name, future in elsewhere.items()}
+    finally:
+        children.shutdown(cancel_futures=True)
+    return [
+        replace(measurement, backends=_on_backends(row, backends, elsewhere))
+        if portable(row)
+        else measurement
+        for row, measurement in zip(rows, found, strict=True)
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -130,92 +161,139 @@ def versions() -> dict[str, str]:
 
 def portable(row: Row) -> bool:
     """Returns whether a row's Keras code runs on Keras backends beside TensorFlow."""
-    code = f"{row.keras}\n{row.naive_keras}"
-    return not row.process and not re.search(r"\btf\b|tensorflow|keras_impl", code)
+    if row.process or row.backend or row.device == "gpu":
+        return False
+    return not re.search(r"\btf\b|tensorflow|keras_impl", row.keras)
 
 
-def _measure(row: Row, run: Callable) -> tuple[Error | None, dict[str, Error]]:
-    left, naive = {}, None
-    for dtype in row.dtypes:
-        ours = run(row, "keras", row.keras, dtype)
-        theirs = run(row, "torch", row.torch, dtype)
-        left[dtype] = error(theirs, ours)
-        if row.naive and naive is None:
-            side = "keras" if row.naive_keras else "torch"
-            value = run(row, side, row.naive, dtype, naive=True)
-            naive = error(value, theirs if row.naive_keras else ours)
-    return naive, left
-
-
-def _measure_backend(row: Row, elsewhere: dict) -> Measurement:
-    there = elsewhere.get(row.name, elsewhere.get("*"))
-    if isinstance(there, Exception):
-        why = Error(math.inf, math.inf, str(there))
-        return Measurement(row.name, None, {"float32": why}, problem=str(there))
-    runner = _Runner("cpu", False)
-    naive, fixed = (
-        error(value, runner(row, "keras", code, "float32"))
-        for value, code in zip(there, (row.naive_keras, row.keras), strict=True)
-    )
-    naive, left = (naive if row.naive else None), {"float32": fixed}
-    return Measurement(row.name, naive, left, {}, _problem(row, naive, left))
-
-
-def _on_backend(row: Row, elsewhere: dict) -> Error:
-    there = elsewhere.get(row.name, elsewhere.get("*"))
-    if isinstance(there, Exception):
-        return Error(math.inf, math.inf, str(there))
-    here = _Runner("cpu", False)(row, "keras", row.keras, "float32")
-    return error(there[1], here)
-
-
-def _problem(row: Row, naive: Error | None, left: dict[str, Error]) -> str:
-    """Returns what is not as the row says it is."""
-    for dtype, remaining in left.items():
-        bound = row.limit or ROUNDING[dtype]
-        if not remaining.relative <= bound:
-            return f"the fix leaves {remaining} in {dtype}, more than {bound:.0e}"
-    if naive is None:
-        return ""
-    dtype, remaining = next(iter(left.items()))
-    least = CLEARLY * max(remaining.relative, UNITS[dtype])
-    if row.limit:
-        least = max(remaining.relative, row.limit)
-    if not naive.relative > least:
-        return f"the naive port shows no error any more ({naive})"
-    shows = "error"
-    if naive.text:
-        shows = "shape" if naive.text.startswith("shape") else naive.text.split(":")[0]
-    if shows != row.shows:
-        return f"the naive port shows {naive.text or naive}, not {row.shows}"
-    return ""
-
-
-def error(value: Arrays | Exception, reference: Arrays | Exception) -> Error:
+def error(value: Arrays | Failure, reference: Arrays | Failure) -> Error:
     """Returns how far results are from a reference, the worst of several."""
-    for result in (reference, value):
-        if isinstance(result, Exception):
-            line = (str(result).strip() or "no message").splitlines()[0]
-            text = f"{type(result).__name__}: {line}"[:160]
-            return Error(math.inf, math.inf, text)
+    if isinstance(reference, Failure):
+        return Error(math.inf, math.inf, f"no reference, {reference}")
+    if isinstance(value, Failure):
+        return Error(math.inf, math.inf, str(value))
     shapes, wanted = ([x.shape for x in arrays] for arrays in (value, reference))
     if shapes != wanted:
         pairs = zip(shapes, wanted, strict=False)
         got, want = next((p for p in pairs if p[0] != p[1]), (shapes, wanted))
         return Error(math.inf, math.inf, f"shape {got} instead of {want}")
-    errors = [
-        Error(relative_error(a, b), _largest(a, b))
-        for a, b in zip(value, reference, strict=True)
-    ]
-    return max(errors, key=lambda e: e.relative, default=Error(0.0, 0.0))
+    if not any(x.size for x in reference):
+        return Error(math.inf, math.inf, "no numbers to compare")
+    errors = map(_error, value, reference)
+    return max(errors, key=lambda e: e.relative)
 
 
-def _largest(value: np.ndarray, reference: np.ndarray) -> float:
-    with np.errstate(invalid="ignore"):
-        distance = np.abs(np.asarray(value, float) - np.asarray(reference, float))
+def _error(value: np.ndarray, reference: np.ndarray) -> Error:
+    """Returns the error of one array, infinite where it cannot be calculated."""
+    value, reference = np.asarray(value, float), np.asarray(reference, float)
+    with np.errstate(invalid="ignore", over="ignore"):
+        relative = relative_error(value, reference)
+        distance = np.abs(value - reference)
     same = np.isnan(value) & np.isnan(reference) | (value == reference)
-    distance[np.isnan(distance)] = math.inf
-    return float(np.where(same, 0.0, distance).max(initial=0.0))
+    distance = np.where(np.isnan(distance), math.inf, distance)
+    largest = np.where(same, 0.0, distance).max(initial=0.0)
+    return Error(math.inf if math.isnan(relative) else relative, float(largest))
+
+
+def _missing(row: Row, device: str) -> str:
+    """Returns why a row cannot be measured here."""
+    if row.device == "gpu" and device != "gpu":
+        return "needs a GPU"
+    if row.backend and not importlib.util.find_spec(row.backend):
+        return f"{row.backend} is not installed"
+    return ""
+
+
+def _measure(row: Row, device: str) -> Measurement:
+    device = "cpu" if row.device == "cpu" else device
+    runner = _Runner(device)
+    columns = row.dtypes
+    if device == "gpu" and "float32" in columns:
+        columns = (*columns, "tf32")
+    naives, left = {}, {}
+    for column in columns:
+        ours = runner(row, "keras", row.keras, column)
+        theirs = runner(row, "torch", row.torch, column)
+        left[column] = error(theirs, ours)
+        if row.naive_keras:
+            value = runner(row, "keras", row.naive, column)
+            naives[column] = error(value, theirs)
+        elif row.naive_torch:
+            value = runner(row, "torch", row.naive, column)
+            naives[column] = error(value, ours)
+    return _judged(row, naives, left)
+
+
+def _measure_backend(row: Row, there: dict[str, Arrays | Failure]) -> Measurement:
+    runner, dtype = _Runner("cpu"), row.backend_dtype
+    fixed, naives = error(there["keras"], runner(row, "keras", row.keras, dtype)), {}
+    if row.naive:
+        here = runner(row, "keras", row.naive_keras, dtype)
+        naives[dtype] = error(there["naive"], here)
+    return _judged(row, naives, {dtype: fixed})
+
+
+def _measure_scripts(row: Row) -> Measurement:
+    ours, naives, column = _run_script(row, row.keras), {}, row.dtypes[0]
+    if row.torch:
+        theirs = _run_script(row, row.torch)
+        reference = theirs if row.naive_keras else ours
+    else:
+        theirs = _run_script(row, row.keras, row.environment)
+        reference = _run_script(row, row.naive)
+    if row.naive:
+        value = _run_script(row, row.naive, row.environment)
+        naives[column] = error(value, reference)
+    return _judged(row, naives, {column: error(theirs, ours)})
+
+
+def _judged(row: Row, naives: dict[str, Error], left: dict[str, Error]) -> Measurement:
+    naive = next(iter(naives.values()), None)
+    if problem := _problem(row, naive, left):
+        known = versions()
+        names = ["keras", "tensorflow", row.backend or "torch"]
+        if "torchvision" in row.torch + row.naive_torch:
+            names.append("torchvision")
+        with_ = ", ".join(f"{name} {known[name]}" for name in names)
+        problem = f"with {with_} {problem}"
+    return Measurement(row.name, naive, left, problem=problem, naives=naives)
+
+
+def _problem(row: Row, naive: Error | None, left: dict[str, Error]) -> str:
+    """Returns what is not as the row says it is."""
+    for column, remaining in left.items():
+        bound = max(row.limit, ROUNDING[column])
+        if not remaining.relative <= bound:
+            return f"the fix leaves {remaining} in {column}, more than {bound:.0e}"
+    if naive is None:
+        return ""
+    column, remaining = next(iter(left.items()))
+    if naive.relative <= max(row.limit, ROUNDING[column]):
+        return f"the naive port shows no error any more ({naive}) in {column}"
+    least = CLEARLY * max(remaining.relative, UNITS[column])
+    if not row.limit and naive.relative < least:
+        return (
+            f"the naive port shows {naive} in {column}, less than {CLEARLY} times "
+            f"what the fix leaves ({remaining})"
+        )
+    shows = "error"
+    if naive.text:
+        shows = re.split(r"[ :]", naive.text)[0]
+    if shows != row.shows:
+        return f"the naive port shows {naive}, not {row.shows}"
+    return ""
+
+
+def _on_backends(row: Row, backends: list[str], elsewhere: dict) -> dict[str, Error]:
+    if not backends:
+        return {}
+    here, found = _Runner("cpu")(row, "keras", row.keras, row.backend_dtype), {}
+    for name in backends:
+        if name in elsewhere:
+            found[name] = error(elsewhere[name][row.name]["keras"], here)
+        else:
+            found[name] = Error(math.inf, math.inf, f"{name} is not installed")
+    return found
 
 
 @dataclass(frozen=True)
@@ -223,61 +301,60 @@ class _Runner:
     """Runs the code of either side in this process."""
 
     device: str
-    tf32: bool
 
-    def __call__(
-        self, row: Row, side: str, code: str, dtype: str, naive: bool = False
-    ) -> Arrays | Exception:
+    def __call__(self, row: Row, side: str, code: str, column: str) -> Arrays | Failure:
         """Returns the arrays that the code ends in, or the exception that it raises."""
-        inputs = {name: _side_array(x, name, side) for name, x in row.inputs.items()}
-        with _settings(dtype, self.device, self.tf32):
+        dtype = "float32" if column == "tf32" else column
+        inputs = {
+            name: _cast(_side_array(tensor, name, side), dtype)
+            for name, tensor in row.inputs.items()
+        }
+        channels_last = side == "keras" and row.layout == "maps"
+        with _settings(dtype, self.device, column == "tf32") as torch_device:
             names = (
-                _keras_names(inputs, dtype)
+                _keras_names(inputs)
                 if side == "keras"
-                else _torch_names(inputs, dtype, self.device)
+                else _torch_names(inputs, torch_device)
             )
-            try:
-                value = execute(code, names)
-                arrays = [_numpy(x) for x in flatten(value)]
-            except Exception as failure:  # whatever the naive port raises is its result
-                return failure
-        if side == "keras" and row.layout == "maps":
-            arrays = [np.moveaxis(x, -1, 1) if x.ndim == 4 else x for x in arrays]
-        return arrays
+            names |= {"np": np, "dtype": dtype}
+            return run(code, names, _numpy, channels_last=channels_last)
 
 
 @contextlib.contextmanager
-def _settings(dtype: str, device: str, tf32: bool) -> Iterator[None]:
+def _settings(dtype: str, device: str, tf32: bool) -> Iterator[torch.device]:
     """Makes a dtype the default of both frameworks, and seeds their generators."""
-    floatx, default = keras.config.floatx(), torch.get_default_dtype()
-    torch_device = select_torch_device(device)
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    default = torch.get_default_dtype()
     before = (
         tf.config.experimental.tensor_float_32_execution_enabled(),
         torch.backends.cudnn.allow_tf32,
         torch.backends.cuda.matmul.allow_tf32,
     )
     try:
-        keras_device = tf.device(select_keras_device(device))
+        torch_device = select_torch_device(device)
         with (
-            keras_device,
+            tf.device(select_keras_device(device)),
             torch_device,
             torch.random.fork_rng(),
-            warnings.catch_warnings(),
         ):
-            warnings.simplefilter("ignore")
-            tf.config.experimental.enable_tensor_float_32_execution(tf32)
-            torch.backends.cudnn.allow_tf32 = tf32
-            torch.backends.cuda.matmul.allow_tf32 = tf32
+            _allow_tf32(tf32, tf32, tf32)
             keras.config.set_floatx(dtype)
+            keras.config.set_dtype_policy(dtype)  # the first layer fixed it otherwise
             torch.set_default_dtype(getattr(torch, dtype))
             keras.utils.set_random_seed(0)
-            yield
+            torch.manual_seed(0)
+            yield torch_device
     finally:
         keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
         torch.set_default_dtype(default)
-        tf.config.experimental.enable_tensor_float_32_execution(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-        torch.backends.cuda.matmul.allow_tf32 = before[2]
+        _allow_tf32(*before)
+
+
+def _allow_tf32(tensorflow: bool, convolutions: bool, products: bool) -> None:
+    tf.config.experimental.enable_tensor_float_32_execution(tensorflow)
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.backends.cuda.matmul.allow_tf32 = products
 
 
 def _side_array(tensor: Input, name: str, side: str) -> np.ndarray:
@@ -290,86 +367,107 @@ def _side_array(tensor: Input, name: str, side: str) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-def _keras_names(inputs: dict[str, np.ndarray], dtype: str) -> dict[str, object]:
-    """Returns what the Keras code may use by name."""
-    tensors = {
-        name: keras.ops.convert_to_tensor(_cast(x, dtype)) for name, x in inputs.items()
-    }
-    names = {"keras": keras, "layers": keras.layers, "np": np, "dtype": dtype}
-    return names | {"tf": tf} | tensors
-
-
-def _torch_names(inputs: dict[str, np.ndarray], dtype: str, device: str) -> dict:
-    tensors = {
-        name: torch.from_numpy(_cast(x, dtype)).to(select_torch_device(device))
-        for name, x in inputs.items()
-    }
-    names = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "np": np}
-    return names | {"torchvision": torchvision, "dtype": dtype} | tensors
-
-
 def _cast(values: np.ndarray, dtype: str) -> np.ndarray:
     return values.astype(dtype) if values.dtype.kind == "f" else values
 
 
+def _keras_names(inputs: dict[str, np.ndarray]) -> dict[str, object]:
+    """Returns what the Keras code may use by name."""
+    tensors = {name: keras.ops.convert_to_tensor(x) for name, x in inputs.items()}
+    return {"keras": keras, "layers": keras.layers, "tf": tf} | tensors
+
+
+def _torch_names(inputs: dict[str, np.ndarray], device: torch.device) -> dict:
+    """Returns what the PyTorch code may use by name."""
+    tensors = {name: torch.from_numpy(x).to(device) for name, x in inputs.items()}
+    names = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional}
+    return names | {"torchvision": torchvision} | tensors
+
+
 def _numpy(value: object) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     return np.asarray(keras.ops.convert_to_numpy(value))
 
 
-def _run_process(
-    row: Row, side: str, code: str, dtype: str, naive: bool = False
-) -> Arrays | Exception:
-    """Returns the numbers that a script prints, or its exit code."""
-    environment = os.environ | (dict(row.environment) if naive else {})
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    if done.returncode or not done.stdout.strip():
-        return [np.asarray(float(done.returncode))]
-    return [np.asarray(json.loads(done.stdout), float)]
+def _run_script(
+    row: Row, code: str, environment: Mapping[str, str] | None = None
+) -> Arrays | Failure:
+    """Returns the numbers that a script prints, or what it ended with."""
+    command = [sys.executable, "-c", code]
+    done = _process(command, on_gpu=row.device == "gpu", environment=environment)
+    if isinstance(done, Failure):
+        return done
+    lines = done.decode().strip().splitlines()
+    if not lines:
+        return [np.zeros(1)]  # it ended well
+    try:
+        return [np.asarray(json.loads(lines[-1]), float)]
+    except ValueError:
+        return Failure("ValueError", f"no list of numbers: {lines[-1]}")
 
 
-def _run_on_backend(backend: str, rows: Iterable[Row]) -> dict:
-    """Returns what the Keras code of rows gives on another Keras backend, in float32.
+def _run_on_backend(name: str, rows: list[Row], every: bool) -> dict[str, dict]:
+    """Returns what the Keras code of rows gives on another Keras backend.
+
+    Args:
+        name: of the backend.
+        rows: of the table.
+        every: whether to run all that are portable, not only those about the backend.
 
     Returns:
-        By the row's name: the results of the naive and of the right Keras code; "*"
-        is an exception when the backend does not start.
+        By the row's name, the results of its `keras` code and of its `naive` one.
     """
-    rows = [row for row in rows if row.backend == backend or portable(row)]
+    rows = [row for row in rows if row.backend == name or every and portable(row)]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "results.npz"
-        done = subprocess.run(
-            [sys.executable, "-m", "parity.rows.backend", str(path)],
-            input="\n".join(row.name for row in rows),
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"KERAS_BACKEND": backend},
+        done = _process(
+            [sys.executable, "-m", "parity.rows.backend", folder],
+            stdin=pickle.dumps(rows),
+            environment={"KERAS_BACKEND": name},
         )
-        if done.returncode:
-            last = (done.stderr.strip() or "no message").splitlines()[-1]
-            return {"*": RuntimeError(f"does not start: {last}")}
-        with np.load(path) as file:
-            stored = {key: file[key] for key in file}
-    return {
-        row.name: [_stored(stored, f"{row.name}/{which}") for which in (0, 1)]
-        for row in rows
-    }
+        found = {
+            path.name: pickle.loads(path.read_bytes())
+            for path in Path(folder).iterdir()
+        }
+    lost = [row.name for row in rows if row.name not in found]
+    why = Failure("stopped", f"at {lost[0]}, {done}") if lost else None
+    if not found:
+        why = Failure("does not start", str(done))
+    return found | {row: {"keras": why, "naive": why} for row in lost}
 
 
-def _stored(stored: dict[str, np.ndarray], key: str) -> Arrays | Exception:
-    if f"{key}/failure" in stored:
-        kind, message = stored[f"{key}/failure"]
-        return type(str(kind), (Exception,), {})(str(message))
-    count = int(stored.get(f"{key}/count", 0))
-    return [stored[f"{key}/{index}"] for index in range(count)]
+def _process(
+    command: list[str],
+    *,
+    stdin: bytes = b"",
+    on_gpu: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> bytes | Failure:
+    """Returns what a process prints, or what it ended with."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    without = {} if on_gpu else {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=PROCESS_SECONDS,
+            env=os.environ | quiet | without | dict(environment or {}),
+        )
+    except subprocess.TimeoutExpired:
+        return Failure("TimeoutExpired", f"runs for more than {PROCESS_SECONDS} s")
+    if done.returncode == 0:
+        return done.stdout
+    if done.returncode < 0:
+        return Failure("killed", f"by {signal.Signals(-done.returncode).name}")
+    lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+    kind, colon, line = lines[-1].partition(": ")
+    kind = kind.split(".")[-1]
+    if colon and kind.isidentifier():
+        return Failure(kind, line)
+    return Failure("SystemExit", f"{done.returncode}, {lines[-1]}")
 
 
 def _finite(value: object) -> object:

@@ -1,26 +1,38 @@
 """Rung 2: one operation at a time: TensorFlow, PyTorch and SciPy or NumPy agree."""
 
-import collections
+import inspect
+import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import correlate2d
 
 from parity.frameworks import keras, tf, torch
 from keras_impl import ops as keras_ops
+from parity import ops_cases, witnesses
 from parity.comparison import TOLERANCES, relative_error
 from parity.ops_cases import (
+    EXAMPLES,
+    Patches,
     assert_equal,
+    assert_float32,
     assert_rounded,
     assert_same,
+    borders,
+    check_refused,
+    count,
+    draw_images,
+    draw_kernel,
+    each_case,
+    pairs,
     run,
+    sizes,
     to_keras,
     to_torch,
 )
 from parity.spec.errors import UsageError
-from parity.spec.padding import place
+from parity.spec.padding import place_pooling, transposed
+from parity.witnesses import assert_onnx, correlate, correlate_depthwise
 from torch_impl import ops as torch_ops
 
 CHANNELS, OUT_CHANNELS = 3, 4
@@ -30,51 +42,9 @@ IMAGES = {
     for size in ((12, 10), (13, 9))
 }
 FILTERS = {3: random.standard_normal((3, 4, CHANNELS, OUT_CHANNELS))}
-COUNTS = collections.Counter()
+print_counts = ops_cases.print_counts
 
-
-@pytest.fixture(scope="module", autouse=True)
-def print_counts(request):
-    """Says after the last test how many cases of each kind there were."""
-    yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    lines = [f"{name}: {count} cases {what}" for (name, what), count in COUNTS.items()]
-    if reporter:
-        reporter.write_line("")
-        for line in sorted(lines):
-            reporter.write_line(line)
-
-
-def each_case(strategy):
-    """Runs a test over generated cases: as many as --cases says, the same ones."""
-
-    def decorate(test):
-        def every(pytestconfig):
-            count = pytestconfig.getoption("--cases")
-            limits = settings(
-                max_examples=count, derandomize=True, deadline=None, database=None
-            )
-            limits(given(strategy)(test))()
-
-        every.__name__ = test.__name__
-        return every
-
-    return decorate
-
-
-def pairs(least, most):
-    return st.one_of(
-        st.integers(least, most),
-        st.tuples(st.integers(least, most), st.integers(least, most)),
-    )
-
-
-paddings = st.one_of(
-    st.sampled_from(["same", "valid"]),
-    pairs(0, 3),
-    st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2),
-)
-sizes = st.tuples(st.integers(5, 14), st.integers(5, 14))
+paddings = st.one_of(st.sampled_from(["same", "valid"]), borders)
 kernels = st.tuples(st.integers(1, 7), st.integers(1, 7))
 
 
@@ -87,22 +57,6 @@ def convolutions(draw):
         "dilation": draw(pairs(1, 3)),
     }
     return draw(sizes), draw(kernels), groups, arguments
-
-
-def draw_images(size, channels):
-    return np.random.default_rng(1).standard_normal((2, *size, channels)) - 0.5
-
-
-def draw_kernel(*shape):
-    return np.random.default_rng(2).standard_normal(shape)
-
-
-def count(name, results):
-    refused = isinstance(results[0], UsageError)
-    COUNTS[name, "refused by both" if refused else "equal"] += 1
-    if refused:
-        assert str(results[0]) == str(results[1])
-    return refused
 
 
 @each_case(convolutions())
@@ -164,6 +118,49 @@ def test_conv2d_transpose(case):
     left, right = np.sum(there.numpy() * images), np.sum(probe * outputs)
     scale = np.linalg.norm(there) * np.linalg.norm(images)
     assert abs(left - right) <= 1e-12 * scale
+    case = (*both(images, kernel), arguments)
+    largest, _ = run("conv2d_transpose", *both(abs(images), abs(kernel)), arguments)
+    terms = int(np.prod(kernel_size)) * 3
+    assert_float32("conv2d_transpose", *case, largest.output, terms)
+    axes = (images.shape[1:3], kernel_size, arguments["stride"])
+    _, cut = transposed(*axes, padding, output_padding)
+    stride = np.broadcast_to(arguments["stride"], 2)
+    full = (np.array(images.shape[1:3]) - 1) * stride + kernel_size
+    assert_onnx(
+        outputs,
+        largest.output,
+        terms,
+        "ConvTranspose",
+        nchw(images),
+        to_torch(kernel, "kernel"),
+        strides=stride.tolist(),
+        pads=[cut[0][0], cut[1][0], cut[0][1], cut[1][1]],
+        output_padding=(outputs.shape[1:3] - full + np.sum(cut, 1)).tolist(),
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("size", [(7, 5), (8, 6)])
+def test_conv2d_on_the_whole_grid(size, padding, groups):
+    images = draw_images(size, 2)
+    for kernel_size, stride, dilation in itertools.product(
+        range(1, 8), range(1, 5), range(1, 4)
+    ):
+        kernel = draw_kernel(kernel_size, kernel_size, 2 // groups, 2)
+        settings = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+        }
+        results = run("conv2d", *both(images, kernel), settings)
+        too_large = dilation * (kernel_size - 1) + 1 > min(size)
+        refused = count("conv2d on the grid", results)
+        assert refused == (padding == "valid" and too_large)
+        if not refused:
+            assert_same(*results)
+            assert_equal(results[0].output, correlate(images, kernel, **settings))
 
 
 def both(images, kernel):
@@ -175,59 +172,16 @@ def without(arguments, *names):
 
 
 def check(name, images, kernel, layout, arguments):
-    """Both sides against each other and SciPy, then float32 against float64."""
-    layouts = ["maps", layout]
-    results = run(name, [images, kernel], layouts, arguments)
+    case = ([images, kernel], ["maps", layout], arguments)
+    results = run(name, *case)
     if count(name, results):
         return
     assert_same(*results)
     witness = correlate if name == "conv2d" else correlate_depthwise
     assert_equal(results[0].output, witness(images, kernel, **arguments))
-    single = [x.astype(np.float32).astype(np.float64) for x in (images, kernel)]
-    exact, _ = run(name, single, layouts, arguments)
-    sizes, _ = run(name, [abs(x) for x in single], layouts, arguments)
-    rounded = run(name, single, layouts, arguments, dtype="float32")
+    largest, _ = run(name, [abs(images), abs(kernel)], *case[1:])
     terms = int(np.prod(kernel.shape[:2])) * images.shape[3]
-    for side in rounded:
-        assert_rounded(side.output, exact.output, sizes.output, terms)
-
-
-def correlate(images, kernel, stride=1, padding="valid", dilation=1, groups=1):
-    """The cross-correlation by SciPy, channel by channel."""
-    windows = place(images.shape[1:3], kernel.shape[:2], stride, padding, dilation)
-    images = np.pad(images, [(0, 0), *windows.padding, (0, 0)])
-    spread = np.zeros(
-        [
-            *((f - 1) * d + 1 for f, d in zip(kernel.shape, windows.dilation)),
-            *kernel.shape[2:],
-        ]
-    )
-    spread[:: windows.dilation[0], :: windows.dilation[1]] = kernel
-    filters, channels = kernel.shape[3] // groups, kernel.shape[2]
-    outputs = []
-    for index in range(kernel.shape[3]):
-        first = index // filters * channels
-        outputs.append(
-            sum(
-                np.stack(
-                    [
-                        correlate2d(x[..., first + c], spread[..., c, index], "valid")
-                        for x in images
-                    ]
-                )
-                for c in range(channels)
-            )
-        )
-    outputs = np.stack(outputs, 3)
-    return outputs[:, :: windows.stride[0], :: windows.stride[1]]
-
-
-def correlate_depthwise(images, kernel, **arguments):
-    parts = [
-        correlate(images[..., c : c + 1], kernel[:, :, c : c + 1], **arguments)
-        for c in range(images.shape[3])
-    ]
-    return np.concatenate(parts, 3)
+    assert_float32(name, *case, largest.output, terms)
 
 
 @st.composite
@@ -255,28 +209,43 @@ def test_avg_pool2d(case):
 
 def check_pooling(name, size, arguments, reduce):
     images = draw_images(size, 3) - 1
-    results = run(name, [images], ["maps"], arguments)
+    case = ([images], ["maps"], arguments)
+    results = run(name, *case)
     if count(name, results):
         return
     assert_same(*results)
-    arguments = dict(arguments)
-    inside = 0.0 if arguments.pop("count_include_pad", False) else np.nan
-    arguments["stride"] = arguments["stride"] or arguments["kernel_size"]
-    windows = place(size, **arguments)
-    padded = np.pad(images, [(0, 0), *windows.padding, (0, 0)], constant_values=inside)
-    behind = [(0, 0), *((0, missing) for missing in windows.missing), (0, 0)]
-    padded = np.pad(padded, behind, constant_values=np.nan)
-    expected = np.empty(results[0].output.shape)
-    for row, column in np.ndindex(*windows.output_size):
-        top, left = row * windows.stride[0], column * windows.stride[1]
-        (height, width), (down, across) = windows.kernel_size, windows.dilation
-        seen = padded[
-            :,
-            top : top + (height - 1) * down + 1 : down,
-            left : left + (width - 1) * across + 1 : across,
-        ]
-        expected[:, row, column] = reduce(seen, (1, 2))
+    include = arguments.get("count_include_pad", False)
+    order = ("kernel_size", "stride", "padding", "dilation")
+    windows = place_pooling(
+        size,
+        *(arguments.get(key, 1) for key in order),
+        ceil_mode=arguments["ceil_mode"],
+    )
+    border = 0.0 if include else np.nan
+    expected = witnesses.pool(images, windows, reduce, border)
     assert_equal(results[0].output, expected)
+    terms = int(np.prod(windows.kernel_size)) if name == "avg_pool2d" else 0
+    largest, _ = run(name, [abs(images)], *case[1:])
+    assert_float32(name, *case, largest.output, terms)
+    rows, columns = windows.padding
+    if any(
+        max(p) >= f for p, f in zip(windows.padding, windows.kernel_size, strict=True)
+    ):
+        return  # which ONNX Runtime refuses
+    attributes = {} if name == "max_pool2d" else {"count_include_pad": int(include)}
+    assert_onnx(
+        results[0].output,
+        largest.output,
+        terms,
+        "MaxPool" if name == "max_pool2d" else "AveragePool",
+        nchw(images),
+        kernel_shape=windows.kernel_size,
+        strides=windows.stride,
+        dilations=windows.dilation,
+        pads=[rows[0], columns[0], rows[1], columns[1]],
+        ceil_mode=int(arguments["ceil_mode"]),
+        **attributes,
+    )
 
 
 @pytest.mark.parametrize("name", ["adaptive_avg_pool2d", "adaptive_max_pool2d"])
@@ -316,23 +285,76 @@ def test_the_other_convolutions(name):
         expected = correlate(images, kernel[::-1, ::-1])
     else:
         arguments = {"kernel_size": (3, 4), "stride": 2, "padding": 1}
-        (ours, theirs) = run(name, [images], ["maps"], arguments)
-        shape = (*ours.output.shape[:3], 12, CHANNELS)
-        by_channel = theirs.output.reshape(*shape[:3], CHANNELS, 12)
-        assert_equal(np.moveaxis(by_channel, 4, 3), ours.output.reshape(shape))
-        return
+        layout = Patches(CHANNELS)
+        results = run(name, [images], ["maps"], arguments, output=layout)
+        padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)])
+        seen = [padded[:, i : i + 11 : 2, j : j + 8 : 2] for i, j in np.ndindex(3, 4)]
+        expected = np.concatenate([x[:, :7, :4] for x in seen], 3)
     assert_same(*results)
     assert_equal(results[0].output, expected)
 
 
-def test_on_a_device(device):
-    images, kernel = IMAGES[13, 9], FILTERS[3]
-    for padding in ("same", "valid", 1):
-        settings = {"stride": 2, "padding": padding}
-        assert_same(*run("conv2d", *both(images, kernel), settings, device=device))
-        settings |= {"kernel_size": 3}
-        for name in ("max_pool2d", "avg_pool2d"):
-            assert_same(*run(name, [images], ["maps"], settings, device=device))
+def test_the_two_sides_have_the_same_operations():
+    assert keras_ops.__all__ == torch_ops.__all__ == sorted(keras_ops.__all__)
+    assert {*EXAMPLES, "output_size"} == set(keras_ops.__all__)
+    assert keras_ops.output_size is torch_ops.output_size
+
+
+@pytest.mark.parametrize("name", keras_ops.__all__)
+def test_the_signatures_are_the_same(name):
+    ours, theirs = (
+        inspect.signature(getattr(side, name)) for side in (keras_ops, torch_ops)
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_operation_on_a_device(name, device):
+    *case, output = EXAMPLES[name]
+    assert_same(*run(name, *case, device=device, output=output))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_operation_takes_arrays_and_leaves_them(name):
+    arrays, layouts, settings, output = EXAMPLES[name]
+    results = run(name, arrays, layouts, settings, output=output)
+    for side, result in zip((keras_ops, torch_ops), results, strict=True):
+        given = [
+            to_torch(x, layout).copy() if side is torch_ops else x.copy()
+            for x, layout in zip(arrays, layouts, strict=True)
+        ]
+        before = [x.copy() for x in given]
+        values = getattr(side, name)(*given, **settings)
+        first = np.asarray(flat(values)[0])
+        if side is torch_ops and (first.ndim == 4 or output != "maps"):
+            first = to_keras(first, output, ())
+        np.testing.assert_array_equal(first, result.output)
+        for x, same in zip(given, before, strict=True):
+            np.testing.assert_array_equal(x, same)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_operation_in_float32(name):
+    *case, output = EXAMPLES[name]
+    exact, _ = run(name, *case, output=output)
+    for side in run(name, *case, dtype="float32", output=output):
+        for value, reference in zip(side.outputs, exact.outputs, strict=True):
+            kind = np.float32 if reference.dtype.kind == "f" else reference.dtype
+            assert value.dtype == kind
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_operation_in_a_graph(name):
+    arrays, _, settings, _ = EXAMPLES[name]
+    eager = getattr(keras_ops, name)(*arrays, **settings)
+    compiled = tf.function(lambda *x: getattr(keras_ops, name)(*x, **settings))
+    found = compiled(*map(tf.constant, arrays))
+    for value, reference in zip(flat(found), flat(eager), strict=True):
+        assert_equal(value, reference)
+
+
+def flat(values):
+    return values if isinstance(values, tuple) else (values,)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -404,10 +426,7 @@ def test_the_modules_of_torch_are_the_functions():
     ],
 )
 def test_wrong_arguments_are_the_same_line_on_both_sides(arguments, message):
-    ours, theirs = run("conv2d", *both(IMAGES[13, 9], FILTERS[3]), arguments)
-    assert str(ours) == str(theirs)
-    assert str(ours).startswith(message)
-    assert isinstance(ours, ValueError)
+    check_refused("conv2d", message, *both(IMAGES[13, 9], FILTERS[3]), arguments)
 
 
 def test_an_error_of_one_side_alone_is_not_passed_over(monkeypatch):

@@ -156,6 +156,8 @@ def lockstep(
     *,
     optimizer: str = "adam",
     learning_rate: float | Sequence[float] = 1e-3,
+    weight_decay: float | None = None,
+    clip_norm: float | None = None,
     dtype: str = "float64",
     device: str = "cpu",
     keras_test: tuple[tf.Tensor, tf.Tensor] | None = None,
@@ -179,6 +181,9 @@ def lockstep(
         torch_batches: the same images (N, C, H, W) and labels.
         optimizer: a name in the recipes.
         learning_rate: constant, or one for each step.
+        weight_decay: of the optimizer, decoupled in AdamW; None is the recipe's.
+        clip_norm: what the norm of all gradients together is kept within; the gradients
+            compared are those before.
         dtype: "float64" or "float32".
         device: "cpu" or "gpu".
         keras_test: images and labels to measure the accuracy on after the last step.
@@ -191,7 +196,8 @@ def lockstep(
     check_settings(dtype, device)
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
-    settings = (optimizer, _rates(learning_rate))
+    options = {"weight_decay": weight_decay, "clip_norm": clip_norm}
+    settings = (optimizer, _rates(learning_rate), options)
     if iter(torch_batches) is torch_batches:
         torch_batches = list(torch_batches)  # the simulations need them too
     simulation = (torch_model, torch_batches, settings, device)
@@ -253,8 +259,8 @@ def _accuracy(predict, images, labels) -> float:
 def _keras_steps(
     model, batches, settings: tuple, masks: Masks, dtype: str
 ) -> Iterator[_State]:
-    name, rate = settings
-    optimizer = create_keras_optimizer(name, rate(0))
+    name, rate, options = settings
+    optimizer = create_keras_optimizer(name, rate(0), **options)
     weights = keras_weights.named_weights(model)
     layouts = {id(weight.variable): weight.layout for weight in weights}
     variables = model.trainable_variables
@@ -286,9 +292,9 @@ def _torch_steps(
     unit: float = rounding.UNIT,
 ) -> Iterator[_State]:
     """Yields the state of each step; with a seed, under simulated rounding."""
-    name, rate = settings
+    name, rate, options = settings
     parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
-    optimizer = create_torch_optimizer(name, rate(0), parameters.values())
+    optimizer = create_torch_optimizer(name, rate(0), parameters.values(), **options)
     place = next(model.parameters()).device
     for number, (images, labels) in enumerate(batches):
         images = images.to(place, getattr(torch, dtype))

@@ -15,6 +15,7 @@ MODELS = [path for path in FILES if path.parts[0] == "models"]
 ONLY = {
     "data.py": {"Pipeline._start_method"},
     "devices.py": {"share_gpus"},
+    "initializers.py": {"VarianceScaling"},
     "layers.py": {
         "AdaptiveAveragePooling2D",
         "BatchNormalization",
@@ -26,7 +27,15 @@ ONLY = {
     },
     "models/googlenet.py": {"GoogLeNet.build_from_config", "pooled_size"},
     "models/lenet.py": {"map_area"},
-    "optim.py": {"Adam", "SGD"},
+    "optim.py": {
+        "Adagrad",
+        "Adam",
+        "CoupledDecay",
+        "LambdaLR",
+        "RMSprop",
+        "ReduceLROnPlateau",
+        "SGD",
+    },
     "tracing.py": {"input_shape", "flattened_maps"},
     "weights.py": {"Weight", "flattened_shapes", "to_common"},
 }

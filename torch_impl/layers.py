@@ -7,24 +7,6 @@ import torch
 from torch import nn
 
 
-def he_normal(layer: nn.Module, mode: str = "fan_in") -> nn.Module:
-    """Returns the layer with He et al.'s weights and zero biases, if it has any.
-
-    PyTorch's layers start from a uniform distribution, biases too.
-    """
-    nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def glorot_uniform(layer: nn.Module) -> nn.Module:
-    """Returns the layer with Glorot & Bengio's weights and zero biases."""
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 class LocalResponseNorm(nn.LocalResponseNorm):
     """Divides by (k + alpha * sum of squares over `size` channels) ** beta.
 

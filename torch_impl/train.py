@@ -112,7 +112,10 @@ def train(options: runs.Options) -> runs.Run:
         weights.load_state_dict(model, tensors, str(options.weights))
     model.to(device)
     optimizer = create_optimizer(
-        options.optimizer, options.learning_rate, model.parameters()
+        options.optimizer,
+        options.learning_rate,
+        model.parameters(),
+        **options.optimizer_arguments(),
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     versions = {"torch": torch.__version__, "torchvision": version("torchvision")}
@@ -146,7 +149,8 @@ def run_epochs(model, optimizer, dataset, run, device):
     predict = make_predictor(model)
     for epoch in range(options.epochs):
         start = time.perf_counter()
-        learning_rate = options.epoch_learning_rate(epoch)
+        earlier = [line["train_loss"] for line in run.epochs]
+        learning_rate = options.epoch_learning_rate(epoch, earlier)
         set_learning_rate(optimizer, learning_rate)
         order = runs.batch_order(options, len(train_set), epoch)
         losses = [

@@ -13,13 +13,8 @@ afterwards. At other image sizes AlexNet's first dense layer is sized by the map
 import keras
 from keras import layers, ops
 
-from keras_impl.layers import (
-    AdaptiveAveragePooling2D,
-    Conv2D,
-    LocalResponseNorm,
-    Model,
-    he_normal,
-)
+from keras_impl.initializers import he_normal
+from keras_impl.layers import AdaptiveAveragePooling2D, Conv2D, LocalResponseNorm, Model
 
 
 class AlexNet(Model):

@@ -8,7 +8,8 @@ dense block's vector is an image of one pixel.
 
 from keras import layers, ops
 
-from keras_impl.layers import Model, he_normal
+from keras_impl.initializers import he_normal
+from keras_impl.layers import Model
 
 
 class BlockConv(Model):

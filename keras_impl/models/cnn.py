@@ -14,13 +14,8 @@ even kernels too.
 import keras
 from keras import layers
 
-from keras_impl.layers import (
-    BatchNormalization,
-    MaxPooling2D,
-    Model,
-    glorot_uniform,
-    he_normal,
-)
+from keras_impl.initializers import glorot_uniform, he_normal
+from keras_impl.layers import BatchNormalization, MaxPooling2D, Model
 
 
 class CNNDropout(Model):

@@ -15,6 +15,7 @@ and dropout of 0.2 for 0.4.
 import keras
 from keras import layers, ops
 
+from keras_impl.initializers import he_normal
 from keras_impl.layers import (
     AdaptiveAveragePooling2D,
     BatchNormalization,
@@ -22,7 +23,6 @@ from keras_impl.layers import (
     LocalResponseNorm,
     MaxPooling2D,
     Model,
-    he_normal,
 )
 
 # Table 1: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.

@@ -12,7 +12,8 @@ RBF units.
 
 from keras import layers, ops
 
-from keras_impl.layers import Model, glorot_uniform, he_normal
+from keras_impl.initializers import glorot_uniform, he_normal
+from keras_impl.layers import Model
 
 
 class LeNet5(Model):

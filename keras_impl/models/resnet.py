@@ -10,13 +10,13 @@ shape are projections (the paper's option B). Names are torchvision's.
 import keras
 from keras import layers, ops
 
+from keras_impl.initializers import he_normal
 from keras_impl.layers import (
     AdaptiveAveragePooling2D,
     BatchNormalization,
     Conv2D,
     MaxPooling2D,
     Model,
-    he_normal,
 )
 
 # Table 1: whether the blocks are bottlenecks, and the blocks of each of four stages.

@@ -11,12 +11,8 @@ which the paper does not know. Weights start from He's distribution.
 import keras
 from keras import layers, ops
 
-from keras_impl.layers import (
-    AdaptiveAveragePooling2D,
-    BatchNormalization,
-    Model,
-    he_normal,
-)
+from keras_impl.initializers import he_normal
+from keras_impl.layers import AdaptiveAveragePooling2D, BatchNormalization, Model
 
 # Table 1: channels of each 3x3 convolution, "M" for max-pooling.
 CONFIGURATIONS = {

@@ -1,53 +1,49 @@
 """Runs the Keras code of rows on the backend that KERAS_BACKEND names.
 
-`python -m parity.rows.backend FILE.npz` reads names of rows, one a line, and writes the
-results; its own process, since Keras takes one backend per process.
+`python -m parity.rows.backend FOLDER` reads pickled rows and writes a file of results
+for each; its own process, since Keras takes one backend per process. It must not load
+TensorFlow: PyTorch's compiler, loaded after that, would abort the process.
 """
 
+import pickle
+import random
 import sys
-import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from parity import rows
-from parity.rows.execution import execute, flatten
+from parity.rows.execution import Arrays, Failure, run
 from parity.rows.record import Row
 
 
 def main() -> None:
-    """Runs the rows whose names are on standard input."""
-    wanted = set(sys.stdin.read().split("\n"))
-    results = {}
-    for row in rows.ROWS:
-        if row.name in wanted:
-            for which, code in enumerate((row.naive_keras, row.keras)):
-                _run(row, code, f"{row.name}/{which}", results)
-    np.savez(sys.argv[1], **results)
+    """Runs the rows that are on standard input."""
+    for row in pickle.load(sys.stdin.buffer):
+        found = {"keras": _run(row, row.keras)}
+        if row.backend and row.naive_keras:
+            found["naive"] = _run(row, row.naive_keras)
+        (Path(sys.argv[1]) / row.name).write_bytes(pickle.dumps(found))
 
 
-def _run(row: Row, code: str, key: str, results: dict[str, np.ndarray]) -> None:
-    if not code:
-        return
-    names = {"keras": keras, "layers": keras.layers, "np": np, "dtype": "float32"}
+def _run(row: Row, code: str) -> Arrays | Failure:
+    dtype = row.backend_dtype
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    names = {"keras": keras, "layers": keras.layers, "np": np, "dtype": dtype}
     for name, tensor in row.inputs.items():
         values = tensor.array(name)
-        values = values.astype("float32") if values.dtype.kind == "f" else values
+        values = values.astype(dtype) if values.dtype.kind == "f" else values
         names[name] = keras.ops.convert_to_tensor(values)
-    keras.utils.set_random_seed(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = execute(code, names)
-            arrays = [np.asarray(keras.ops.convert_to_numpy(x)) for x in flatten(value)]
-    except Exception as failure:  # what the code raises is its result
-        line = (str(failure).strip() or "no message").splitlines()[0]
-        results[f"{key}/failure"] = np.array([type(failure).__name__, line])
-        return
-    if row.layout == "maps":
-        arrays = [np.moveaxis(x, -1, 1) if x.ndim == 4 else x for x in arrays]
-    results[f"{key}/count"] = np.asarray(len(arrays))
-    results |= {f"{key}/{index}": x for index, x in enumerate(arrays)}
+    # Not keras.utils.set_random_seed, which loads TensorFlow; Keras draws the seeds of
+    # its layers from Python's generator.
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    return run(code, names, _numpy, channels_last=row.layout == "maps")
+
+
+def _numpy(value: object) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(value))
 
 
 if __name__ == "__main__":

@@ -128,13 +128,18 @@ class Row:
             rounding.
         limit_reason: why.
         shows: what the naive port does: "error" (other numbers), "shape" (another
-            shape), or the name of an exception that it raises.
+            shape), the name of the exception that it raises, or "killed" where a
+            signal ends its process.
         backend: the Keras backend that the row is about; then the naive code is
             `naive_keras` and the fix `keras`, each run there and on TensorFlow.
         process: whether each code is a script for a process of its own, that prints
-            its numbers; what is compared are these, or its exit code if it prints
-            none.
-        environment: variables of the naive code's process.
+            its numbers as JSON in its last line, or nothing if it is enough that it
+            ends well.
+        environment: variables of the naive code's process. Without `torch` the row
+            is about them: the naive code is `naive_keras` and the fix `keras`, each
+            run with and without them.
+        device: "gpu" if it can be measured on a GPU only; "cpu" if its code makes
+            tensors on the CPU, so that it is run there always.
         note: anything else worth knowing, without figures.
     """
 
@@ -159,8 +164,14 @@ class Row:
     process: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    device: str = ""
 
     @property
     def naive(self) -> str:
         """The naive port, of whichever side."""
         return self.naive_keras or self.naive_torch
+
+    @property
+    def backend_dtype(self) -> str:
+        """The type that other backends compute in, float32 where the row has it."""
+        return "float32" if "float32" in self.dtypes else self.dtypes[0]

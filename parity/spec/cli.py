@@ -77,6 +77,17 @@ def positive_float(text: str) -> float:
     return value
 
 
+def natural_float(text: str) -> float:
+    """Parses a finite number of zero or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of zero or more")
+    return value
+
+
 def one_of(kind: str, choices: list[str]) -> Callable[[str], str]:
     """Returns a parser of names that answers a wrong one with near ones."""
 
@@ -167,7 +178,20 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--scheduler",
         type=scheduler_name,
         metavar="NAME",
-        help="constant, or step: the rate times 0.6 after every 5 epochs",
+        help=f"by epoch: {', '.join(recipes.SCHEDULERS)} (of the training loss)",
+    )
+    parser.add_argument(
+        "--weight-decay",
+        type=natural_float,
+        metavar="X",
+        help="decoupled in adamw, otherwise part of the gradient (default: "
+        f"{recipes.OPTIMIZERS['adamw']['weight_decay']} in adamw, otherwise 0)",
+    )
+    parser.add_argument(
+        "--clip-norm",
+        type=positive_float,
+        metavar="X",
+        help="keep the norm of all gradients together within this",
     )
     parser.add_argument(
         "--seed",

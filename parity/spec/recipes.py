@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+from parity.spec import schedules
 from parity.spec.errors import UsageError, unknown
 
 
@@ -374,28 +375,103 @@ RECIPES = {
 # Of the losses of heads that run in training only: Szegedy et al. 2015, section 5.
 AUXILIARY_WEIGHT = 0.3
 
-# Each optimizer's constants, by the names of its paper. Adam: Kingma & Ba 2015,
-# algorithm 1. Momentum: heavy ball, velocity = momentum * velocity + gradient.
+# Each optimizer's constants, by the names of its paper. Momentum: heavy ball,
+# velocity = momentum * velocity + gradient. Nesterov: Sutskever et al. 2013, section 2.
+# Adam: Kingma & Ba 2015, algorithm 1. AdamW: Loshchilov & Hutter 2019, algorithm 2, the
+# decay times the learning rate. RMSprop: Tieleman & Hinton 2012, lecture 6e. Adagrad:
+# Duchi et al. 2011, figure 1. Epsilon stands outside the root everywhere.
 OPTIMIZERS = {
     "sgd": {},
     "momentum": {"momentum": 0.9},
+    "nesterov": {"momentum": 0.9},
     "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8},
+    "adamw": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01},
+    "rmsprop": {"rho": 0.9, "epsilon": 1e-8},
+    "adagrad": {"epsilon": 1e-10},
 }
 
+# What a gradient may be kept within: each number, each tensor's norm, the norm of all.
+CLIPPINGS = ("value", "norm", "global_norm")
 
-# The learning rate by epoch. Step: times `gamma` after every `step_size` epochs.
+
+def optimizer_settings(
+    name: str, weight_decay: float | None = None, clip_norm: float | None = None
+) -> dict[str, object]:
+    """Returns the arguments of an optimizer, apart from the learning rate.
+
+    Args:
+        name: one of OPTIMIZERS.
+        weight_decay: decoupled in AdamW, otherwise part of the gradient; None takes
+            the optimizer's own.
+        clip_norm: what the norm of all gradients together is kept within, before the
+            weight decay; None is no bound.
+
+    Raises:
+        UsageError: there is no such optimizer.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    settings = dict(OPTIMIZERS[name])
+    if weight_decay is not None:
+        settings["weight_decay"] = weight_decay
+    if clip_norm is not None:
+        settings["clip"] = ("global_norm", clip_norm)
+    return settings
+
+
+def check_clip(clip: tuple[str, float]) -> None:
+    """Raises UsageError for a clipping that is not one of CLIPPINGS and a bound."""
+    kind, limit = clip
+    if kind not in CLIPPINGS:
+        raise unknown("clipping", kind, CLIPPINGS)
+    if not limit > 0:
+        raise UsageError(f"gradients cannot be clipped to {limit}: above zero would do")
+
+
+# The learning rate by epoch; the cosine's decay ends with the training.
 SCHEDULERS = {
     "constant": {},
     "step": {"step_size": 5, "gamma": 0.6},
+    "exponential": {"decay_steps": 1, "gamma": 0.95},
+    "cosine": {},
+    "warmup_cosine": {"steps": 5, "start": 0.1},
+    "plateau": {"gamma": 0.5, "patience": 3, "threshold": 1e-4},
 }
 
 
-def learning_rate(scheduler: str, initial: float, epoch: int) -> float:
-    """Returns the learning rate of an epoch, counted from 0."""
-    if scheduler == "constant":
-        return initial
+def learning_rate(
+    scheduler: str, initial: float, epoch: int, epochs: int, losses: Sequence[float]
+) -> float:
+    """Returns the learning rate of an epoch.
+
+    Args:
+        scheduler: one of SCHEDULERS.
+        initial: the rate of the first epoch, or after the warm-up.
+        epoch: from 0.
+        epochs: of the whole training.
+        losses: the training loss of each epoch before, for "plateau".
+
+    Raises:
+        UsageError: "plateau" without the losses.
+    """
     constants = SCHEDULERS[scheduler]
-    return initial * constants["gamma"] ** (epoch // constants["step_size"])
+    if scheduler == "plateau":
+        if len(losses) != epoch:
+            raise UsageError(
+                "scheduler plateau follows the losses of whole epochs, of which there "
+                "are none here: choose another scheduler, or no more than one epoch"
+            )
+        return schedules.plateau(initial, losses, **constants)
+    factor = {
+        "constant": schedules.constant,
+        "step": schedules.step_decay,
+        "exponential": schedules.exponential_decay,
+        "cosine": lambda: schedules.cosine_decay(epochs),
+        "warmup_cosine": lambda steps, start: schedules.warm_up(
+            steps, schedules.cosine_decay(epochs - steps), start
+        ),
+    }[scheduler](**constants)
+    return initial * factor(epoch)
 
 
 @dataclass(frozen=True)

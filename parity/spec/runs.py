@@ -13,7 +13,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class Options:
     scheduler: str
     augment: tuple[str, ...]
     normalise: bool
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
     metrics: tuple[str, ...] = ("top1",)
     label_names: str | None = None
     strict_data: bool = False
@@ -64,6 +66,10 @@ class Options:
             "strict": self.strict_data,
         }
 
+    def optimizer_arguments(self) -> dict[str, object]:
+        """Returns the arguments of `create_optimizer` apart from name and rate."""
+        return {"weight_decay": self.weight_decay, "clip_norm": self.clip_norm}
+
     def scaled(self, dataset: Dataset) -> Dataset:
         """Returns a data set with the mean and deviation to normalise it by."""
         if self.normalise:
@@ -77,9 +83,16 @@ class Options:
         num_outputs = recipes.num_outputs(recipe, len(dataset.classes))
         return recipes.Shape(*dataset.train_images.shape[1:], num_classes=num_outputs)
 
-    def epoch_learning_rate(self, epoch: int) -> float:
-        """Returns the learning rate of an epoch, counted from 0."""
-        return recipes.learning_rate(self.scheduler, self.learning_rate, epoch)
+    def epoch_learning_rate(self, epoch: int, losses: Sequence[float] = ()) -> float:
+        """Returns the learning rate of an epoch, counted from 0.
+
+        Args:
+            epoch: from 0.
+            losses: the training loss of each epoch before, which "plateau" follows.
+        """
+        return recipes.learning_rate(
+            self.scheduler, self.learning_rate, epoch, self.epochs, losses
+        )
 
 
 def only_labels(dataset: str, num_outputs: int) -> tuple[int, int] | None:
@@ -154,7 +167,11 @@ def options(model: str, recipe: str | None = None, **changes: object) -> Options
         "normalise": training.normalise,
     }
     values = defaults | given
-    values = {"image_size": _image_size(network, values["dataset"])} | values
+    constants = recipes.optimizer_settings(values["optimizer"])
+    values = {
+        "image_size": _image_size(network, values["dataset"]),
+        "weight_decay": constants.get("weight_decay", 0.0),
+    } | values
     result = Options(model, name, **values)
     check_folder_flags(result.dataset, result.label_names, result.strict_data)
     recipes.shape(network, image_size=result.image_size)

@@ -13,7 +13,8 @@ afterwards. At other image sizes AlexNet's first dense layer is sized by the map
 import torch.nn.functional as F
 from torch import nn
 
-from torch_impl.layers import LocalResponseNorm, he_normal
+from torch_impl.initializers import he_normal
+from torch_impl.layers import LocalResponseNorm
 
 
 class AlexNet(nn.Module):

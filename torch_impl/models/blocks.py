@@ -9,7 +9,7 @@ dense block's vector is an image of one pixel.
 import torch.nn.functional as F
 from torch import nn
 
-from torch_impl.layers import he_normal
+from torch_impl.initializers import he_normal
 
 
 class BlockConv(nn.Module):

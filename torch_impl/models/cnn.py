@@ -13,7 +13,7 @@ even kernels too.
 
 from torch import nn
 
-from torch_impl.layers import glorot_uniform, he_normal
+from torch_impl.initializers import glorot_uniform, he_normal
 
 
 class CNNDropout(nn.Module):

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_impl.layers import LocalResponseNorm, he_normal
+from torch_impl.initializers import he_normal
+from torch_impl.layers import LocalResponseNorm
 
 # Table 1: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj.
 TABLE = {

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_impl.layers import glorot_uniform, he_normal
+from torch_impl.initializers import glorot_uniform, he_normal
 
 
 class LeNet5(nn.Module):

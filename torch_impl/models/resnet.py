@@ -10,7 +10,7 @@ shape are projections (the paper's option B). Names are torchvision's.
 import torch.nn.functional as F
 from torch import nn
 
-from torch_impl.layers import he_normal
+from torch_impl.initializers import he_normal
 
 # Table 1: whether the blocks are bottlenecks, and the blocks of each of four stages.
 STAGES = {

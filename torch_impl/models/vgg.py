@@ -10,7 +10,7 @@ which the paper does not know. Weights start from He's distribution.
 
 from torch import nn
 
-from torch_impl.layers import he_normal
+from torch_impl.initializers import he_normal
 
 # Table 1: channels of each 3x3 convolution, "M" for max-pooling.
 CONFIGURATIONS = {

@@ -1,0 +1,135 @@
+"""Normalization of NHWC images, written with TensorFlow.
+
+Epsilon is added to the variance. Values that do not fit raise UsageError, a ValueError.
+"""
+
+import tensorflow as tf
+
+from keras_impl.ops.checks import check, check_integer, check_shape
+
+
+def batch_norm(images, mean, variance, gamma, beta, *, epsilon=1e-5):
+    """Returns images normalised by given statistics, as in inference.
+
+    The statistics are measured and not learnt: no gradient goes to them. Keras's layer
+    has an epsilon of 1e-3 where nothing else is said.
+
+    Args:
+        images: (N, H, W, C), tensor or NumPy array.
+        mean: (C,), of the same dtype.
+        variance: (C,).
+        gamma: (C,), the factor.
+        beta: (C,), what is added then.
+        epsilon: added to the variance.
+    """
+    images = tf.convert_to_tensor(images)
+    _check_channels(images, mean=mean, variance=variance, gamma=gamma, beta=beta)
+    mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
+    return tf.nn.batch_normalization(images, mean, variance, beta, gamma, epsilon)
+
+
+def batch_norm_training(
+    images, gamma, beta, running_mean, running_variance, *, momentum=0.1, epsilon=1e-5
+):
+    """Returns images normalised by their own statistics, as in training.
+
+    Normalised is with the biased variance of the batch, which Keras's layer averages
+    too; averaged here is the unbiased one.
+    Source: Ioffe & Szegedy, "Batch Normalization", ICML 2015, algorithms 1 and 2.
+
+    Args:
+        images: (N, H, W, C).
+        gamma: (C,).
+        beta: (C,).
+        running_mean: (C,), so far; it stays as it is.
+        running_variance: (C,), likewise.
+        momentum: the share of this batch in the new averages, 1 minus that of Keras.
+        epsilon: as in batch_norm.
+
+    Returns:
+        The normalised images, the new mean and the new variance.
+    """
+    images = tf.convert_to_tensor(images)
+    running = {"running_mean": running_mean, "running_variance": running_variance}
+    _check_channels(images, gamma=gamma, beta=beta, **running)
+    check("momentum", momentum, 0 <= momentum <= 1, "from 0 to 1")
+    count = tf.size(images) // images.shape[3]
+    known = tf.get_static_value(count)
+    if known is not None:
+        check("the number of values per channel", int(known), known > 1, "2 or more")
+    mean, variance = tf.nn.moments(images, (0, 1, 2))
+    outputs = tf.nn.batch_normalization(images, mean, variance, beta, gamma, epsilon)
+    unbiased = variance * tf.cast(count / (count - 1), variance.dtype)
+    pairs = ((running_mean, mean), (running_variance, unbiased))
+    updated = [(1 - momentum) * old + momentum * new for old, new in pairs]
+    return outputs, *map(tf.stop_gradient, updated)
+
+
+def layer_norm(images, gamma, beta, *, epsilon=1e-5):
+    """Returns images of which each pixel is normalised over its channels.
+
+    Keras's layer does so, with an epsilon of 1e-3 where nothing else is said;
+    PyTorch's normalises over the last axes, which hold no channels in NCHW.
+    Source: Ba, Kiros & Hinton, "Layer Normalization", arXiv:1607.06450.
+
+    Args:
+        images: (N, H, W, C).
+        gamma: (C,).
+        beta: (C,).
+        epsilon: as in batch_norm.
+    """
+    images = tf.convert_to_tensor(images)
+    _check_channels(images, gamma=gamma, beta=beta)
+    mean, variance = tf.nn.moments(images, 3, keepdims=True)
+    return tf.nn.batch_normalization(images, mean, variance, beta, gamma, epsilon)
+
+
+def group_norm(images, gamma, beta, *, groups, epsilon=1e-5):
+    """Returns images normalised over all pixels of each group of channels.
+
+    Source: Wu & He, "Group Normalization", ECCV 2018, arXiv:1803.08494.
+
+    Args:
+        images: (N, H, W, C).
+        gamma: (C,), a factor for each channel.
+        beta: (C,).
+        groups: parts of neighbouring channels; 1 is all, C is each alone.
+        epsilon: as in batch_norm.
+    """
+    images = tf.convert_to_tensor(images)
+    _check_channels(images, gamma=gamma, beta=beta)
+    channels = images.shape[3]
+    check_integer("groups", groups, 1)
+    check("groups", groups, channels % groups == 0, f"a divisor of {channels} channels")
+    apart = tf.reshape(images, (-1, *images.shape[1:3], groups, channels // groups))
+    mean, variance = tf.nn.moments(apart, (1, 2, 4), keepdims=True)
+    apart = tf.nn.batch_normalization(apart, mean, variance, None, None, epsilon)
+    return tf.reshape(apart, tf.shape(images)) * gamma + beta
+
+
+def local_response_norm(images, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
+    """Returns images / (k + alpha * sum of squares over `size` channels) ** beta.
+
+    TensorFlow's own sums 2 * depth_radius + 1 channels, PyTorch's divides alpha by the
+    size. Source: Krizhevsky, Sutskever & Hinton, NIPS 2012, section 3.3.
+
+    Args:
+        images: (N, H, W, C).
+        size: neighbouring channels; of an even number one more lies before.
+        alpha: the factor of the sum.
+        beta: the exponent.
+        k: added to the sum.
+    """
+    images = tf.convert_to_tensor(images)
+    check_integer("size", size, 1)
+    # TensorFlow's operation knows no float64.
+    before, channels = size // 2, images.shape[3]
+    around = [(0, 0), (0, 0), (0, 0), (before, size - 1 - before)]
+    squares = tf.pad(tf.square(images), around)
+    total = tf.add_n([squares[..., i : i + channels] for i in range(size)])
+    return images / (k + alpha * total) ** beta
+
+
+def _check_channels(images, **tensors):
+    for name, tensor in tensors.items():
+        check_shape(name, tensor.shape, (images.shape[3],))
