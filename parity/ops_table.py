@@ -214,7 +214,7 @@ def functions(name: str) -> tuple[Callable, Callable]:
 def _sources(name: str, console: Console | None) -> list[RenderableType]:
     """Returns both sides' code, beside each other where the terminal is wide enough."""
     sources, headed = [], []
-    for function in functions(name):
+    for function in dict.fromkeys(functions(name)):  # some are both sides' own
         file = Path(inspect.getsourcefile(function)).relative_to(ROOT)
         source = inspect.getsource(function).rstrip()
         sources.append(source)

@@ -314,14 +314,14 @@ def test_other_faults_are_seen():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("batch_norm", {}, "beta's shape (3,) is not (4,)"),
+        ("batch_norm", {}, "shape of beta (3,) is not (4,)"),
         (
             "batch_norm_training",
             {},
-            "running_variance's shape (3,) is not (4,)",
+            "shape of running_variance (3,) is not (4,)",
         ),
-        ("layer_norm", {}, "beta's shape (3,) is not (4,)"),
-        ("group_norm", {"groups": 2}, "beta's shape (3,) is not (4,)"),
+        ("layer_norm", {}, "shape of beta (3,) is not (4,)"),
+        ("group_norm", {"groups": 2}, "shape of beta (3,) is not (4,)"),
     ],
 )
 def test_a_wrong_number_of_channels_is_the_same_line(name, settings, message):
@@ -354,5 +354,5 @@ def test_a_window_of_no_channels_and_a_single_value_are_refused():
     message = "size 0 is not an integer of 1 or more"
     check_refused("local_response_norm", message, [images], ["maps"], {"size": 0})
     arrays = [images[:1], gamma, beta, mean, variance]
-    message = "the number of values per channel 1 is not 2 or more"
+    message = "number of values per channel 1 is not 2 or more"
     check_refused("batch_norm_training", message, arrays, ["maps", *["array"] * 4])

@@ -24,11 +24,11 @@ def check_integer(name: str, value: object, least: int, most: int | None = None)
 def check_shape(name: str, shape, *wanted: tuple[int, ...]):
     """Raises UsageError unless a tensor's shape is one of those wanted."""
     shape = tuple(shape)
-    check(f"{name}'s shape", shape, shape in wanted, " or ".join(map(str, wanted)))
+    check(f"shape of {name}", shape, shape in wanted, " or ".join(map(str, wanted)))
 
 
 def check_labels(labels: np.ndarray, num_classes: int):
     """Raises UsageError unless labels are integers from 0 to num_classes - 1."""
-    check("the labels' type", str(labels.dtype), labels.dtype.kind in "iu", "integer")
+    check("type of labels", str(labels.dtype), labels.dtype.kind in "iu", "integer")
     for label in labels[(labels < 0) | (labels >= num_classes)]:
         check_integer("label", int(label), 0, num_classes - 1)

@@ -56,7 +56,7 @@ def batch_norm_training(
     count = tf.size(images) // images.shape[3]
     known = tf.get_static_value(count)
     if known is not None:
-        check("the number of values per channel", int(known), known > 1, "2 or more")
+        check("number of values per channel", int(known), known > 1, "2 or more")
     mean, variance = tf.nn.moments(images, (0, 1, 2))
     outputs = tf.nn.batch_normalization(images, mean, variance, beta, gamma, epsilon)
     unbiased = variance * tf.cast(count / (count - 1), variance.dtype)

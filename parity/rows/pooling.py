@@ -241,6 +241,22 @@ layers.MaxPooling2D(2)(layers.ZeroPadding2D(1)(features))""",
         inputs={"images": maps(2, 10, 12, 3)},
     ),
     Row(
+        "pooling.adaptive_avg_jax",
+        "means of a given number of windows on Keras's JAX backend",
+        "pooling",
+        "other meaning",
+        keras="""\
+from keras_impl.layers import AdaptiveAveragePooling2D
+AdaptiveAveragePooling2D(7)(images)""",
+        naive_keras="layers.AdaptiveAveragePooling2D(7)(images)",
+        symptom="NaN in the last row and column, for some sizes only",
+        fix="our layer: Keras's rounds a quotient up past the image's border there",
+        operations=("adaptive_avg_pool2d",),
+        inputs={"images": maps(2, 12, 14, 3)},
+        dtypes=("float32",),
+        backend="jax",
+    ),
+    Row(
         "pooling.adaptive_avg_divides",
         "means of a given number of windows, where the size divides",
         "pooling",

@@ -174,7 +174,7 @@ dense(features)""",
 weight = kernel.reshape(4, 5, 3, 6).permute(3, 2, 0, 1).flatten(1)
 F.linear(nn.Flatten()(images), weight)""",
         naive_torch="F.linear(nn.Flatten()(images), kernel.T)",
-        symptom="shapes fit, but features are permuted: accuracy by chance",
+        symptom="shapes fit, but features are permuted: accuracy is at chance",
         fix="reorder its kernel, from (H, W, C) to (C, H, W)",
         operations=("flatten", "dense"),
         inputs={"images": maps(2, 4, 5, 3), "kernel": array(60, 6, scale=0.1)},

@@ -55,7 +55,7 @@ def batch_norm_training(
     _check_channels(images, gamma=gamma, beta=beta, **running)
     check("momentum", momentum, 0 <= momentum <= 1, "from 0 to 1")
     count = images.numel() // images.shape[1]
-    check("the number of values per channel", count, count > 1, "2 or more")
+    check("number of values per channel", count, count > 1, "2 or more")
     # PyTorch changes the averages in place.
     mean, variance = (torch.as_tensor(x).detach().clone() for x in running.values())
     settings = {"training": True, "momentum": momentum, "eps": epsilon}
