@@ -135,6 +135,7 @@ def train_sides(
         *batches,
         optimizer=options.optimizer,
         learning_rate=[options.epoch_learning_rate(epoch) for epoch, _ in plan],
+        **options.optimizer_arguments(),
         dtype=dtype,
         device=device,
         keras_test=tests[0],

@@ -19,7 +19,7 @@ MODELS = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the number of generated cases per operation."""
     parser.addoption(
-        "--cases", type=int, default=120, help="generated cases per operation"
+        "--cases", type=int, default=60, help="generated cases per operation"
     )
 
 

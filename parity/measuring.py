@@ -36,6 +36,9 @@ UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11}
 # than so many units of rounding.
 CLEARLY = 1000
 PACKAGES = ("keras", "tensorflow", "torch", "torchvision", "jax", "numpy")
+# What no backend has a part in: random numbers, of which each has its own, arithmetic
+# of Python, and files.
+NOT_PORTABLE = ("initializers", "schedules", "data")
 # A process that takes longer hangs.
 PROCESS_SECONDS = 300
 
@@ -121,7 +124,7 @@ def measure(
             name: children.submit(_run_on_backend, name, rows, name in backends)
             for name in BACKENDS
             if name in backends or any(row.backend == name for row in rows)
-            if importlib.util.find_spec(name)
+            if _installed(name)
         }
         scripts = {
             row.name: children.submit(_measure_scripts, row)
@@ -163,7 +166,10 @@ def portable(row: Row) -> bool:
     """Returns whether a row's Keras code runs on Keras backends beside TensorFlow."""
     if row.process or row.backend or row.device == "gpu":
         return False
-    return not re.search(r"\btf\b|tensorflow|keras_impl", row.keras)
+    if row.section in NOT_PORTABLE:
+        return False
+    ours = r"\btf\b|tensorflow|keras_impl|jit_compile=True"
+    return not re.search(ours, row.keras)
 
 
 def error(value: Arrays | Failure, reference: Arrays | Failure) -> Error:
@@ -199,14 +205,18 @@ def _missing(row: Row, device: str) -> str:
     """Returns why a row cannot be measured here."""
     if row.device == "gpu" and device != "gpu":
         return "needs a GPU"
-    if row.backend and not importlib.util.find_spec(row.backend):
+    if row.backend and not _installed(row.backend):
         return f"{row.backend} is not installed"
     return ""
 
 
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 def _measure(row: Row, device: str) -> Measurement:
     device = "cpu" if row.device == "cpu" else device
-    runner = _Runner(device)
+    runner = Runner(device)
     columns = row.dtypes
     if device == "gpu" and "float32" in columns:
         columns = (*columns, "tf32")
@@ -221,41 +231,50 @@ def _measure(row: Row, device: str) -> Measurement:
         elif row.naive_torch:
             value = runner(row, "torch", row.naive, column)
             naives[column] = error(value, ours)
-    return _judged(row, naives, left)
+    return judged(row, naives, left)
 
 
 def _measure_backend(row: Row, there: dict[str, Arrays | Failure]) -> Measurement:
-    runner, dtype = _Runner("cpu"), row.backend_dtype
+    runner, dtype = Runner("cpu"), row.backend_dtype
     fixed, naives = error(there["keras"], runner(row, "keras", row.keras, dtype)), {}
     if row.naive:
         here = runner(row, "keras", row.naive_keras, dtype)
         naives[dtype] = error(there["naive"], here)
-    return _judged(row, naives, {dtype: fixed})
+    return judged(row, naives, {dtype: fixed})
 
 
 def _measure_scripts(row: Row) -> Measurement:
-    ours, naives, column = _run_script(row, row.keras), {}, row.dtypes[0]
+    column, naives = row.dtypes[0], {}
+    ours = _run_script(row, row.keras)
     if row.torch:
         theirs = _run_script(row, row.torch)
-        reference = theirs if row.naive_keras else ours
     else:
         theirs = _run_script(row, row.keras, row.environment)
-        reference = _run_script(row, row.naive)
     if row.naive:
+        reference = theirs if row.naive_keras else ours
+        if not row.torch:
+            reference = _run_script(row, row.naive)
         value = _run_script(row, row.naive, row.environment)
         naives[column] = error(value, reference)
-    return _judged(row, naives, {column: error(theirs, ours)})
+    return judged(row, naives, {column: error(theirs, ours)})
 
 
-def _judged(row: Row, naives: dict[str, Error], left: dict[str, Error]) -> Measurement:
+def judged(row: Row, naives: dict[str, Error], left: dict[str, Error]) -> Measurement:
+    """Returns a measurement with what is not as the row says.
+
+    Args:
+        row: of the table.
+        naives: the errors of the naive port; the first type's decides.
+        left: the errors that the fix leaves, by type; each must be rounding.
+    """
     naive = next(iter(naives.values()), None)
     if problem := _problem(row, naive, left):
         known = versions()
         names = ["keras", "tensorflow", row.backend or "torch"]
         if "torchvision" in row.torch + row.naive_torch:
             names.append("torchvision")
-        with_ = ", ".join(f"{name} {known[name]}" for name in names)
-        problem = f"with {with_} {problem}"
+        packages = ", ".join(f"{name} {known[name]}" for name in names)
+        problem = f"with {packages} {problem}"
     return Measurement(row.name, naive, left, problem=problem, naives=naives)
 
 
@@ -287,7 +306,7 @@ def _problem(row: Row, naive: Error | None, left: dict[str, Error]) -> str:
 def _on_backends(row: Row, backends: list[str], elsewhere: dict) -> dict[str, Error]:
     if not backends:
         return {}
-    here, found = _Runner("cpu")(row, "keras", row.keras, row.backend_dtype), {}
+    here, found = Runner("cpu")(row, "keras", row.keras, row.backend_dtype), {}
     for name in backends:
         if name in elsewhere:
             found[name] = error(elsewhere[name][row.name]["keras"], here)
@@ -297,7 +316,7 @@ def _on_backends(row: Row, backends: list[str], elsewhere: dict) -> dict[str, Er
 
 
 @dataclass(frozen=True)
-class _Runner:
+class Runner:
     """Runs the code of either side in this process."""
 
     device: str
@@ -424,7 +443,7 @@ def _run_on_backend(name: str, rows: list[Row], every: bool) -> dict[str, dict]:
         done = _process(
             [sys.executable, "-m", "parity.rows.backend", folder],
             stdin=pickle.dumps(rows),
-            environment={"KERAS_BACKEND": name},
+            environment={"KERAS_BACKEND": name, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         )
         found = {
             path.name: pickle.loads(path.read_bytes())

@@ -322,11 +322,14 @@ def print_counts(request: pytest.FixtureRequest):
     """Says after a file's last test how many cases of each kind there were."""
     COUNTS.clear()
     yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    plugins = request.config.pluginmanager
+    reporter = plugins.get_plugin("terminalreporter")
+    capture = plugins.get_plugin("capturemanager")
     lines = [f"{name}: {cases} cases {what}" for (name, what), cases in COUNTS.items()]
-    if reporter:
-        for line in ["", *sorted(lines)]:
-            reporter.write_line(line)
+    if reporter and capture:
+        with capture.global_and_fixture_disabled():
+            for line in ["", *sorted(lines)]:
+                reporter.write_line(line)
 
 
 class Example(NamedTuple):

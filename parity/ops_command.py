@@ -9,7 +9,7 @@ import difflib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
@@ -53,13 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     from parity.ops_table import measure, print_end, print_operation, print_table
 
     # What a row prints is no part of the table.
-    with contextlib.redirect_stdout(sys.stderr), _progress() as progress:
+    with contextlib.redirect_stdout(sys.stderr):
         measured = measure(
             rows,
             date.today().isoformat(),
             device=arguments.device,
             backends=() if arguments.no_backends else BACKENDS,
-            progress=progress,
+            progress=_progress,
         )
     if arguments.html:
         from parity.ops_page import page
@@ -109,20 +109,12 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[Iterable], Iterable]]:
-    """Gives what wraps rows to show on a terminal how many of them have been run."""
+def _progress(rows: Iterable) -> Iterable:
+    """Returns rows that show on a terminal how many of them have been run."""
     if not sys.stderr.isatty():
-        yield iter
-        return
+        return rows
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    with console.status("Keras on other backends") as status:
-
-        def progress(rows: Iterable) -> Iterator:
-            status.stop()
-            yield from track(list(rows), "rows", console=console, transient=True)
-
-        yield progress
+    return track(list(rows), "rows", console=console, transient=True)

@@ -58,6 +58,7 @@ def page(measured: Measured) -> str:
     count = len(measured.rows)
     return string.Template(template.read_text("utf-8")).substitute(
         count=f"{count} row{'' if count == 1 else 's'}",
+        run=_run(measured),
         backends=_backends(measured.backends),
         limits=" and ".join(
             f"{ROUNDING[column]:.0e} in {column}" for column in measured.columns
@@ -82,6 +83,14 @@ def page(measured: Measured) -> str:
         ),
         sections="".join(_section(*part, measured) for part in sections),
     )
+
+
+def _run(measured: Measured) -> str:
+    skipped = sum(bool(found.skipped) for found in measured.measurements)
+    if not skipped:
+        return "Every row has been run"
+    count = len(measured.rows)
+    return f"Of {count} rows {count - skipped} have been run, the others could not here"
 
 
 def _backends(names: tuple[str, ...]) -> str:

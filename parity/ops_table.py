@@ -309,12 +309,12 @@ def _block(
     if row.naive and whole:
         table.add_row(f"naive{where(row)}", _code(row.naive, console))
     if found.naive:
-        table.add_row("errs by", Text(str(found.naive), "red"))
+        table.add_row("errs by", Text(found.naive.text or brief(found.naive), "red"))
     left = ", ".join(f"{dtype} {brief(error)}" for dtype, error in found.left.items())
     table.add_row("left", Text(left or f"not measured: {found.skipped}"))
     if found.backends:
         agreed = (f"{x} {agreement(row, e)}" for x, e in found.backends.items())
-        table.add_row("agrees on", Text(", ".join(agreed)))
+        table.add_row("backends", Text(", ".join(agreed)))
     explained = ("symptom", "fix", "note", "limit_reason") if whole else ()
     for name in explained:
         if text := getattr(row, name):

@@ -1,6 +1,7 @@
 """Rung 2: normalization by TensorFlow, PyTorch, NumPy and ONNX Runtime agrees."""
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import strategies as st
 
@@ -74,9 +75,9 @@ def test_batch_norm(case):
     settings = {"epsilon": epsilon}
     assert_float32("batch_norm", arrays, layouts, settings, largest, 6)
     arrays = [gamma, beta, mean, variance]
-    onnx = [to_torch(images, "maps"), *arrays]
+    arrays = [to_torch(images, "maps"), *arrays]
     assert_onnx(
-        results[0].output, largest, 6, "BatchNormalization", *onnx, epsilon=epsilon
+        results[0].output, largest, 6, "BatchNormalization", *arrays, epsilon=epsilon
     )
 
 
@@ -105,20 +106,24 @@ def test_batch_norm_training(case):
 
 def test_batch_norm_training_by_onnx():
     images, mean, variance, gamma, beta = draw_case((6, 5), 4)
-    given = [gamma, beta, mean, variance]
-    ours, _ = run("batch_norm_training", [images, *given], ["maps", *["array"] * 4], {})
+    arrays, layouts = [images, gamma, beta, mean, variance], ["maps", *["array"] * 4]
+    settings = {"epsilon": 2.0**-17, "momentum": 0.125}
+    ours, _ = run("batch_norm_training", arrays, layouts, settings)
     # Its momentum is the share of the old average, its variance the biased one.
-    attributes = {"training_mode": 1, "momentum": 0.9, "outputs": 3}
-    onnx = [to_torch(images, "maps"), *given]
     (outputs, new_mean, new_variance), dtype = run_onnx(
-        "BatchNormalization", onnx, **attributes
+        "BatchNormalization",
+        [to_torch(images, "maps"), *arrays[1:]],
+        outputs=3,
+        training_mode=1,
+        epsilon=2.0**-17,
+        momentum=0.875,
     )
     assert dtype == "float64"
     assert_equal(to_keras(outputs, "maps", ()), ours.output)
     assert_equal(new_mean, ours.outputs[1])
     count = images.size // 4
-    batch = (new_variance - 0.9 * variance) * count / (count - 1)
-    assert_equal(batch + 0.9 * variance, ours.outputs[2])
+    batch = (new_variance - 0.875 * variance) * count / (count - 1)
+    assert_equal(batch + 0.875 * variance, ours.outputs[2])
 
 
 # Of two channels the gradient is 0 but for epsilon and rounding.
@@ -173,6 +178,7 @@ def test_group_norm(case):
         beta,
         epsilon=epsilon,
         num_groups=groups,
+        stash_type=onnx.TensorProto.DOUBLE,
     )
 
 
@@ -203,10 +209,20 @@ def test_local_response_norm(case):
     case = ([images], ["maps"], settings)
     assert_float32("local_response_norm", *case, expected, window + 6)
     if window % 2:  # at even sizes ONNX puts the odd channel behind
-        attributes = settings | {"alpha": alpha * window, "bias": k}
-        del attributes["k"]
-        onnx = to_torch(images, "maps")
-        assert_onnx(results[0].output, expected, window + 6, "LRN", onnx, **attributes)
+        # ONNX Runtime lets a sum slide along the channels, in and out of the window.
+        total = alpha * (images**2).sum(3, keepdims=True)
+        largest = expected * (1 + beta * total / (k + alpha * np.stack(sums, 3)))
+        assert_onnx(
+            results[0].output,
+            largest,
+            2 * channels + 6,
+            "LRN",
+            to_torch(images, "maps"),
+            size=window,
+            alpha=alpha * window,
+            beta=beta,
+            bias=k,
+        )
 
 
 def test_layers_of_keras():

@@ -18,7 +18,8 @@ ONNX_TYPES = {
     "float32": onnx.TensorProto.FLOAT,
     "int64": onnx.TensorProto.INT64,
 }
-# The newest operators that onnxruntime 1.20 and its successors know, and older ones.
+DTYPES = ("float64", "float32")
+# Which onnxruntime 1.20 knows already.
 OPSET, IR_VERSION = 21, 10
 
 
@@ -111,7 +112,9 @@ def keys(x: float, a: float) -> float:
     return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
 
 
-def run_onnx(operator: str, arrays, *, outputs=1, opset=OPSET, **attributes):
+def run_onnx(
+    operator: str, arrays, *, outputs=1, opset=OPSET, dtypes=DTYPES, **attributes
+):
     """Returns what ONNX Runtime computes on the CPU, in float64 where it can.
 
     Args:
@@ -119,12 +122,13 @@ def run_onnx(operator: str, arrays, *, outputs=1, opset=OPSET, **attributes):
         arrays: its inputs, None for one that is left out.
         outputs: how many it has.
         opset: the version.
+        dtypes: in which of them it is tried, one after the other.
         attributes: of the operator.
 
     Returns:
         The outputs, and "float64" or "float32", in which they were computed.
     """
-    for dtype in ("float64", "float32"):
+    for dtype in dtypes:
         cast = [
             x if x is None or x.dtype.kind != "f" else x.astype(dtype) for x in arrays
         ]
@@ -132,7 +136,7 @@ def run_onnx(operator: str, arrays, *, outputs=1, opset=OPSET, **attributes):
             session, feed = _session(operator, cast, outputs, opset, attributes)
             return session.run(None, feed), dtype
         except (InvalidGraph, NoKernel):
-            if dtype == "float32":
+            if dtype == dtypes[-1]:
                 raise
     raise AssertionError
 

@@ -279,13 +279,12 @@ def test_wrong_usage_ends_in_one_line_and_loads_no_framework(arguments, answer):
     assert done.stderr.count("\n") == 1
 
 
-def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
-    with ops_command._progress() as progress:
-        assert progress is iter
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with ops_command._progress() as progress:
-        assert list(progress(iter(ROWS))) == list(ROWS)
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert list(ops_command._progress(iter(ROWS))) == list(ROWS)
+    printed = capsys.readouterr()
+    assert (printed.out, bool(printed.err)) == ("", terminal)
 
 
 def test_errors_in_a_word():

@@ -151,6 +151,12 @@ def test_the_page_of_the_whole_table_holds_every_row():
             assert "\n".join(code.splitlines()) in reader.text
 
 
+def test_the_whole_table_is_json():
+    text = json.dumps(measured(rows.ROWS).to_dict(), allow_nan=False)
+    found = json.loads(text)["rows"]
+    assert [row["name"] for row in found] == [row.name for row in rows.ROWS]
+
+
 def test_nothing_is_loaded():
     reader = read(whole())
     anchors = {link[1:] for link in reader.links}
@@ -197,6 +203,8 @@ def test_a_row_that_was_not_measured():
     changes = {"naive": None, "left": {}, "naives": {}, "skipped": "needs a GPU"}
     text = page(measured(ROWS, **{"padding.same": changes}))
     assert "Not measured: needs a GPU." in text
+    assert "Of 4 rows 3 have been run, the others could not here" in text
+    assert "Every row has been run" in page(measured(ROWS))
     assert "1.4" not in text.split('id="padding.same"')[1].split("</details>")[0]
 
 

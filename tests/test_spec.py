@@ -257,7 +257,7 @@ def test_the_recipes_defaults():
         (["lenet5", "--lr", "-1"], "'-1' is not a number above zero"),
         (
             ["lenet5", "--optimizer", "adm"],
-            "unknown optimizer 'adm'; did you mean adam?",
+            "unknown optimizer 'adm'; did you mean adam or adamw?",
         ),
         (
             ["lenet5", "--dataset", "mnst"],
@@ -267,7 +267,7 @@ def test_the_recipes_defaults():
         (["lenet5", "--image-size", "12"], "the smallest that works is 16x16"),
         (["lenet5", "--no-such-flag"], "unrecognized arguments: --no-such-flag"),
         (["lenet5", "--recipe", "animal"], "unknown recipe 'animal'; did you mean ani"),
-        (["lenet5", "--scheduler", "cosine"], "unknown scheduler 'cosine'; choose"),
+        (["lenet5", "--scheduler", "zigzag"], "unknown scheduler 'zigzag'; choose"),
         (["lenet5", "--augment", "crop,rotate"], "unknown augmentation 'rotate'"),
         (["lenet5", "--metrics", "top3"], "unknown metric 'top3'; did you mean"),
         (["lenet5", "--label-names", "a"], "--label-names goes with --dataset folder"),

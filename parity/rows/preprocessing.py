@@ -68,7 +68,7 @@ ROWS: tuple[Row, ...] = (
         "np.asarray(Image.open(io.BytesIO(data)))",
         symptom="data sets written by the two have other artefacts",
         fix="name the quality: TensorFlow's default is 95, torchvision's and Pillow's "
-        "75; at the same quality the bytes are the same",
+        "75; at the same quality the pixels are the same",
         inputs={"image": IMAGE},
         device="cpu",
     ),

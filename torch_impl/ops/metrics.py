@@ -35,7 +35,7 @@ def top_k_accuracy(predictions, labels, *, k=5):
     """
     predictions, labels = map(torch.as_tensor, (predictions, labels))
     check_shape("labels", labels.shape, (predictions.shape[0],))
-    check_labels(labels.cpu().numpy(), predictions.shape[1])
+    check_labels(labels.numpy(force=True), predictions.shape[1])
     _, classes = top_k(predictions, k)
     right = (classes == labels[:, None]).any(1)
     return right.to(predictions.dtype).mean()

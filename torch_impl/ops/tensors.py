@@ -66,10 +66,11 @@ def resize(images, size, *, method="bilinear", antialias=False):
             [(2 * i + 1) * old // (2 * new) for i in range(new)] for old, new in axes
         )
         return images[:, :, rows][..., columns]
-    if method == "bicubic" and not antialias:
-        rows, columns = (_bicubic(*axis).to(images) for axis in axes)
-        return torch.einsum("ph,nchw,qw->ncpq", rows, images, columns)
-    return F.interpolate(images, size, mode=method, antialias=antialias)
+    if method == "bilinear" and not antialias:
+        return F.interpolate(images, size, mode=method)
+    # PyTorch's own repeats one row in a single column (antialias, 2.14, CPU).
+    rows, columns = (_weights(*axis, method, antialias).to(images) for axis in axes)
+    return torch.einsum("ph,nchw,qw->ncpq", rows, images, columns)
 
 
 def pad(images, padding, *, mode="constant", value=0.0):
@@ -164,7 +165,7 @@ def one_hot(labels, num_classes):
     """
     labels = torch.as_tensor(labels)
     check_integer("num_classes", num_classes, 1)
-    check_labels(labels.cpu().numpy(), num_classes)
+    check_labels(labels.numpy(force=True), num_classes)
     return F.one_hot(labels.long(), num_classes).float()
 
 
@@ -183,13 +184,18 @@ def top_k(scores, k):
     return values[:, :k], classes[:, :k]
 
 
-def _bicubic(size, count):
+def _weights(size, count, method, antialias):
     """Returns what each pixel of one axis adds to each of count new ones."""
-    centres = (torch.arange(count, dtype=torch.float64) + 0.5) * size / count - 0.5
-    x = (torch.arange(size) - centres[:, None]).abs()
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0))
+    scale = size / count
+    width = max(scale, 1.0) if antialias else 1.0
+    centres = (torch.arange(count, dtype=torch.float64) + 0.5) * scale - 0.5
+    x = (torch.arange(size) - centres[:, None]).abs() / width
+    if method == "bilinear":
+        weights = (1 - x).clamp(min=0)
+    else:
+        near = 1.5 * x**3 - 2.5 * x**2 + 1
+        far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+        weights = torch.where(x < 1, near, torch.where(x < 2, far, 0))
     return weights / weights.sum(1, keepdim=True)
 
 
