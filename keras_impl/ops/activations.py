@@ -7,7 +7,7 @@ import math
 
 import tensorflow as tf
 
-from keras_impl.ops.checks import check, check_shape
+from parity.spec.checks import check, check_shape
 
 # Klambauer et al., "Self-Normalizing Neural Networks", NIPS 2017, appendix A.1.
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805

@@ -7,8 +7,8 @@ UsageError, a ValueError.
 
 import tensorflow as tf
 
-from keras_impl.ops.checks import check, check_shape
 from keras_impl.ops.tensors import one_hot
+from parity.spec.checks import check, check_shape, check_share
 
 
 def cross_entropy(
@@ -38,7 +38,7 @@ def cross_entropy(
     predictions, targets = map(tf.convert_to_tensor, (predictions, targets))
     count, classes = predictions.shape
     check_shape("targets", targets.shape, (count,), (count, classes))
-    _check_share("label_smoothing", label_smoothing)
+    check_share("label_smoothing", label_smoothing)
     weights = tf.ones_like(predictions)
     if class_weights is not None:
         class_weights = tf.cast(class_weights, predictions.dtype)
@@ -69,7 +69,7 @@ def binary_cross_entropy(
         label_smoothing: the share of each target that becomes one half.
     """
     predictions, targets = _pair(predictions, targets)
-    _check_share("label_smoothing", label_smoothing)
+    check_share("label_smoothing", label_smoothing)
     targets = targets * (1 - label_smoothing) + 0.5 * label_smoothing
     if from_logits:
         losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, predictions)
@@ -132,7 +132,3 @@ def _pair(predictions, targets):
     targets = tf.cast(targets, predictions.dtype)
     check_shape("targets", targets.shape, tuple(predictions.shape))
     return predictions, targets
-
-
-def _check_share(name, value):
-    check(name, value, 0 <= value <= 1, "from 0 to 1")

@@ -5,8 +5,8 @@ Labels that are no classes raise UsageError, a ValueError.
 
 import tensorflow as tf
 
-from keras_impl.ops.checks import check_labels, check_shape
 from keras_impl.ops.tensors import top_k
+from parity.spec.checks import check_labels, check_shape
 
 
 def accuracy(predictions, labels):

@@ -5,7 +5,7 @@ Epsilon is added to the variance. Values that do not fit raise UsageError, a Val
 
 import tensorflow as tf
 
-from keras_impl.ops.checks import check, check_integer, check_shape
+from parity.spec.checks import check, check_channels, check_integer
 
 
 def batch_norm(images, mean, variance, gamma, beta, *, epsilon=1e-5):
@@ -23,7 +23,9 @@ def batch_norm(images, mean, variance, gamma, beta, *, epsilon=1e-5):
         epsilon: added to the variance.
     """
     images = tf.convert_to_tensor(images)
-    _check_channels(images, mean=mean, variance=variance, gamma=gamma, beta=beta)
+    check_channels(
+        images.shape[3], mean=mean, variance=variance, gamma=gamma, beta=beta
+    )
     mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
     return tf.nn.batch_normalization(images, mean, variance, beta, gamma, epsilon)
 
@@ -51,7 +53,7 @@ def batch_norm_training(
     """
     images = tf.convert_to_tensor(images)
     running = {"running_mean": running_mean, "running_variance": running_variance}
-    _check_channels(images, gamma=gamma, beta=beta, **running)
+    check_channels(images.shape[3], gamma=gamma, beta=beta, **running)
     check("momentum", momentum, 0 <= momentum <= 1, "from 0 to 1")
     count = tf.size(images) // images.shape[3]
     known = tf.get_static_value(count)
@@ -79,7 +81,7 @@ def layer_norm(images, gamma, beta, *, epsilon=1e-5):
         epsilon: as in batch_norm.
     """
     images = tf.convert_to_tensor(images)
-    _check_channels(images, gamma=gamma, beta=beta)
+    check_channels(images.shape[3], gamma=gamma, beta=beta)
     mean, variance = tf.nn.moments(images, 3, keepdims=True)
     return tf.nn.batch_normalization(images, mean, variance, beta, gamma, epsilon)
 
@@ -97,7 +99,7 @@ def group_norm(images, gamma, beta, *, groups, epsilon=1e-5):
         epsilon: as in batch_norm.
     """
     images = tf.convert_to_tensor(images)
-    _check_channels(images, gamma=gamma, beta=beta)
+    check_channels(images.shape[3], gamma=gamma, beta=beta)
     channels = images.shape[3]
     check_integer("groups", groups, 1)
     check("groups", groups, channels % groups == 0, f"a divisor of {channels} channels")
@@ -128,8 +130,3 @@ def local_response_norm(images, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
     squares = tf.pad(tf.square(images), around)
     total = tf.add_n([squares[..., i : i + channels] for i in range(size)])
     return images / (k + alpha * total) ** beta
-
-
-def _check_channels(images, **tensors):
-    for name, tensor in tensors.items():
-        check_shape(name, tensor.shape, (images.shape[3],))

@@ -6,12 +6,16 @@ Values that do not fit raise UsageError, a ValueError.
 import numpy as np
 import tensorflow as tf
 
-from keras_impl.ops.checks import check, check_integer, check_labels, check_shape
-from parity.spec.errors import unknown
-from parity.spec.padding import explicit_padding, pair
-
-METHODS = ("nearest", "bilinear", "bicubic")
-MODES = ("constant", "reflect", "edge")
+from parity.spec import resampling
+from parity.spec.checks import (
+    check,
+    check_crop,
+    check_integer,
+    check_labels,
+    check_name,
+    check_shape,
+)
+from parity.spec.padding import explicit_border, pair
 
 
 def flatten(images):
@@ -57,19 +61,14 @@ def resize(images, size, *, method="bilinear", antialias=False):
         antialias: whether a reduction sees all the pixels; changes no "nearest".
     """
     images, size = tf.convert_to_tensor(images), pair("size", size)
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    check_name("method", method, resampling.METHODS)
     axes = list(zip(images.shape[1:3], size, strict=True))
     if method == "nearest":
-        # TensorFlow's own rounds its positions to float32.
-        rows, columns = (
-            [(2 * i + 1) * old // (2 * new) for i in range(new)] for old, new in axes
-        )
+        rows, columns = (resampling.nearest(*axis) for axis in axes)
         return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
     # TensorFlow's own gives float32, and a bicubic kernel from a table.
-    rows, columns = (
-        tf.cast(_weights(*axis, method, antialias), images.dtype) for axis in axes
-    )
+    weights = (resampling.weights(*axis, method, antialias) for axis in axes)
+    rows, columns = (tf.cast(x, images.dtype) for x in weights)
     return tf.einsum("ph,nhwc,qw->npqc", rows, images, columns)
 
 
@@ -85,7 +84,7 @@ def pad(images, padding, *, mode="constant", value=0.0):
         value: of a constant border.
     """
     images = tf.convert_to_tensor(images)
-    border = _check_border(images.shape[1:3], padding, mode)
+    border = explicit_border(padding, images.shape[1:3], mode)
     if mode == "edge":
         for axis, (before, after) in enumerate(border, 1):
             size = images.shape[axis]
@@ -148,7 +147,7 @@ def crop(images, top, left, height, width):
         width: columns that stay.
     """
     images = tf.convert_to_tensor(images)
-    _check_crop(images.shape[1:3], top, left, height, width)
+    check_crop(images.shape[1:3], top, left, height, width)
     return images[:, top : top + height, left : left + width]
 
 
@@ -197,37 +196,3 @@ def top_k(scores, k):
     check_integer("k", k, 1, scores.shape[1])
     values, classes = tf.math.top_k(scores, k)
     return values, tf.cast(classes, tf.int64)
-
-
-def _weights(size, count, method, antialias):
-    """Returns what each pixel of one axis adds to each of count new ones."""
-    scale = size / count
-    width = max(scale, 1.0) if antialias else 1.0
-    centres = (np.arange(count) + 0.5) * scale - 0.5
-    x = np.abs(np.arange(size) - centres[:, None]) / width
-    if method == "bilinear":
-        weights = np.maximum(1 - x, 0)
-    else:
-        near = 1.5 * x**3 - 2.5 * x**2 + 1
-        far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-        weights = np.where(x < 1, near, np.where(x < 2, far, 0))
-    return weights / weights.sum(1, keepdims=True)
-
-
-def _check_border(sizes, padding, mode):
-    if mode not in MODES:
-        raise unknown("mode", mode, MODES)
-    wanted = "an integer, a pair or ((top, bottom), (left, right))"
-    check("padding", padding, not isinstance(padding, str), wanted)
-    border = explicit_padding(padding, sizes, (1, 1))
-    for size, pixels in zip(sizes, border, strict=True):
-        fits = mode != "reflect" or max(pixels) < size
-        check("padding", pixels, fits, f"less than the {size} pixels that it mirrors")
-    return border
-
-
-def _check_crop(sizes, top, left, height, width):
-    check_integer("top", top, 0, sizes[0] - 1)
-    check_integer("left", left, 0, sizes[1] - 1)
-    check_integer("height", height, 1, sizes[0] - top)
-    check_integer("width", width, 1, sizes[1] - left)

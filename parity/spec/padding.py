@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
-from parity.spec.errors import UsageError, unknown
+from parity.spec.checks import check, check_integer, check_name
+from parity.spec.errors import UsageError
 
 Pair = tuple[int, int]
+MODES = ("constant", "reflect", "edge")
 LEAST = {"size": 1, "kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
 
 
@@ -91,7 +93,7 @@ def output_size(
             for n, f, s, p, d in axes
         )
     for (name, least), value in zip(LEAST.items(), values, strict=True):
-        _check_integer(name, value, least)
+        check_integer(name, value, least)
     room = size + 2 * padding - dilation * (kernel_size - 1) - 1
     if room < 0:
         raise _too_large(kernel_size, dilation, size + 2 * padding)
@@ -218,8 +220,7 @@ def explicit_padding(
         UsageError: padding is none of what the module says.
     """
     if isinstance(padding, str):
-        if padding not in ("same", "valid"):
-            raise unknown("padding", padding, ("same", "valid"))
+        check_name("padding", padding, ("same", "valid"))
         if padding == "valid":
             return (0, 0), (0, 0)
         axes = zip(sizes, kernel_size, stride, dilation, strict=True)
@@ -239,6 +240,25 @@ def explicit_padding(
     return (rows, rows), (columns, columns)
 
 
+def explicit_border(
+    padding: int | Sequence, sizes: Pair, mode: str
+) -> tuple[Pair, Pair]:
+    """Returns a border's pixels as ((top, bottom), (left, right)).
+
+    Raises:
+        UsageError: padding is none of what the module says, "same" or "valid", or more
+            than a "reflect" can mirror; or an unknown mode.
+    """
+    check_name("mode", mode, MODES)
+    wanted = "an integer, a pair or ((top, bottom), (left, right))"
+    check("padding", padding, not isinstance(padding, str), wanted)
+    border = explicit_padding(padding, sizes, (1, 1))
+    for size, pixels in zip(sizes, border, strict=True):
+        fits = mode != "reflect" or max(pixels) < size
+        check("padding", pixels, fits, f"less than the {size} pixels that it mirrors")
+    return border
+
+
 def pair(name: str, value: int | Sequence[int], least: int = 1) -> Pair:
     """Returns (rows, columns) of an integer for both or of a pair.
 
@@ -256,13 +276,7 @@ def pair(name: str, value: int | Sequence[int], least: int = 1) -> Pair:
             raise UsageError(f"{name} {value!r} is not an integer or a pair of them")
     else:
         values = (value, value)
-    return tuple(_check_integer(name, x, least) for x in values)
-
-
-def _check_integer(name: str, value: object, least: int) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{name} {value!r} is not an integer of {least} or more")
-    return int(value)
+    return tuple(check_integer(name, x, least) for x in values)
 
 
 def _too_large(kernel_size: int, dilation: int, padded: int) -> UsageError:
@@ -276,7 +290,7 @@ def _too_large(kernel_size: int, dilation: int, padded: int) -> UsageError:
 
 def check_groups(channels: int, kernel_channels: int, filters: int, groups: int):
     """Raises UsageError unless a kernel's channels fit the images' and the groups."""
-    _check_integer("groups", groups, 1)
+    check_integer("groups", groups, 1)
     if kernel_channels * groups != channels:
         raise UsageError(
             f"a kernel of {kernel_channels} channels in {groups} group(s) does not fit "

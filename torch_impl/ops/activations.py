@@ -6,7 +6,7 @@ Those without an axis take any shape. Values that do not fit raise UsageError.
 import torch
 import torch.nn.functional as F
 
-from torch_impl.ops.checks import check, check_shape
+from parity.spec.checks import check, check_shape
 
 
 def relu(x):

@@ -8,7 +8,7 @@ UsageError, a ValueError.
 import torch
 import torch.nn.functional as F
 
-from torch_impl.ops.checks import check, check_shape
+from parity.spec.checks import check, check_shape, check_share
 from torch_impl.ops.tensors import one_hot
 
 
@@ -39,7 +39,7 @@ def cross_entropy(
     predictions, targets = map(torch.as_tensor, (predictions, targets))
     count, classes = predictions.shape
     check_shape("targets", targets.shape, (count,), (count, classes))
-    _check_share("label_smoothing", label_smoothing)
+    check_share("label_smoothing", label_smoothing)
     weights = torch.ones_like(predictions)
     if class_weights is not None:
         class_weights = torch.as_tensor(class_weights).to(predictions)
@@ -70,7 +70,7 @@ def binary_cross_entropy(
         label_smoothing: the share of each target that becomes one half.
     """
     predictions, targets = _pair(predictions, targets)
-    _check_share("label_smoothing", label_smoothing)
+    check_share("label_smoothing", label_smoothing)
     targets = targets * (1 - label_smoothing) + 0.5 * label_smoothing
     if from_logits:
         return F.binary_cross_entropy_with_logits(predictions, targets)
@@ -130,7 +130,3 @@ def _pair(predictions, targets):
     targets = torch.as_tensor(targets).to(predictions.dtype)
     check_shape("targets", targets.shape, tuple(predictions.shape))
     return predictions, targets
-
-
-def _check_share(name, value):
-    check(name, value, 0 <= value <= 1, "from 0 to 1")

@@ -5,7 +5,7 @@ Labels that are no classes raise UsageError, a ValueError.
 
 import torch
 
-from torch_impl.ops.checks import check_labels, check_shape
+from parity.spec.checks import check_labels, check_shape
 from torch_impl.ops.tensors import top_k
 
 

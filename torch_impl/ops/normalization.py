@@ -6,7 +6,7 @@ Epsilon is added to the variance. Values that do not fit raise UsageError, a Val
 import torch
 import torch.nn.functional as F
 
-from torch_impl.ops.checks import check, check_integer, check_shape
+from parity.spec.checks import check, check_channels, check_integer
 
 
 def batch_norm(images, mean, variance, gamma, beta, *, epsilon=1e-5):
@@ -24,7 +24,9 @@ def batch_norm(images, mean, variance, gamma, beta, *, epsilon=1e-5):
         epsilon: added to the variance.
     """
     images, gamma, beta = map(torch.as_tensor, (images, gamma, beta))
-    _check_channels(images, mean=mean, variance=variance, gamma=gamma, beta=beta)
+    check_channels(
+        images.shape[1], mean=mean, variance=variance, gamma=gamma, beta=beta
+    )
     mean, variance = (torch.as_tensor(x).detach() for x in (mean, variance))
     return F.batch_norm(images, mean, variance, gamma, beta, eps=epsilon)
 
@@ -52,7 +54,7 @@ def batch_norm_training(
     """
     images, gamma, beta = map(torch.as_tensor, (images, gamma, beta))
     running = {"running_mean": running_mean, "running_variance": running_variance}
-    _check_channels(images, gamma=gamma, beta=beta, **running)
+    check_channels(images.shape[1], gamma=gamma, beta=beta, **running)
     check("momentum", momentum, 0 <= momentum <= 1, "from 0 to 1")
     count = images.numel() // images.shape[1]
     check("number of values per channel", count, count > 1, "2 or more")
@@ -77,7 +79,7 @@ def layer_norm(images, gamma, beta, *, epsilon=1e-5):
         epsilon: as in batch_norm.
     """
     images, gamma, beta = map(torch.as_tensor, (images, gamma, beta))
-    _check_channels(images, gamma=gamma, beta=beta)
+    check_channels(images.shape[1], gamma=gamma, beta=beta)
     pixels = images.movedim(1, 3)
     return F.layer_norm(pixels, gamma.shape, gamma, beta, epsilon).movedim(3, 1)
 
@@ -95,7 +97,7 @@ def group_norm(images, gamma, beta, *, groups, epsilon=1e-5):
         epsilon: as in batch_norm.
     """
     images, gamma, beta = map(torch.as_tensor, (images, gamma, beta))
-    _check_channels(images, gamma=gamma, beta=beta)
+    check_channels(images.shape[1], gamma=gamma, beta=beta)
     channels = images.shape[1]
     check_integer("groups", groups, 1)
     check("groups", groups, channels % groups == 0, f"a divisor of {channels} channels")
@@ -118,8 +120,3 @@ def local_response_norm(images, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
     images = torch.as_tensor(images)
     check_integer("size", size, 1)
     return F.local_response_norm(images, size, alpha * size, beta, k)
-
-
-def _check_channels(images, **tensors):
-    for name, tensor in tensors.items():
-        check_shape(name, tensor.shape, (images.shape[1],))

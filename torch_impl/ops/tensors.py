@@ -6,12 +6,16 @@ Values that do not fit raise UsageError, a ValueError.
 import torch
 import torch.nn.functional as F
 
-from parity.spec.errors import unknown
-from parity.spec.padding import explicit_padding, pair
-from torch_impl.ops.checks import check, check_integer, check_labels, check_shape
-
-METHODS = ("nearest", "bilinear", "bicubic")
-MODES = ("constant", "reflect", "edge")
+from parity.spec import resampling
+from parity.spec.checks import (
+    check,
+    check_crop,
+    check_integer,
+    check_labels,
+    check_name,
+    check_shape,
+)
+from parity.spec.padding import explicit_border, pair
 
 
 def flatten(images):
@@ -57,19 +61,16 @@ def resize(images, size, *, method="bilinear", antialias=False):
         antialias: whether a reduction sees all the pixels; changes no "nearest".
     """
     images, size = torch.as_tensor(images), pair("size", size)
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    check_name("method", method, resampling.METHODS)
     axes = list(zip(images.shape[2:], size, strict=True))
     if method == "nearest":
-        # PyTorch's own "nearest-exact" rounds its positions to float32.
-        rows, columns = (
-            [(2 * i + 1) * old // (2 * new) for i in range(new)] for old, new in axes
-        )
+        rows, columns = (resampling.nearest(*axis) for axis in axes)
         return images[:, :, rows][..., columns]
     if method == "bilinear" and not antialias:
         return F.interpolate(images, size, mode=method)
     # PyTorch's own repeats one row in a single column (antialias, 2.14, CPU).
-    rows, columns = (_weights(*axis, method, antialias).to(images) for axis in axes)
+    weights = (resampling.weights(*axis, method, antialias) for axis in axes)
+    rows, columns = (torch.from_numpy(x).to(images) for x in weights)
     return torch.einsum("ph,nchw,qw->ncpq", rows, images, columns)
 
 
@@ -85,7 +86,8 @@ def pad(images, padding, *, mode="constant", value=0.0):
         value: of a constant border.
     """
     images = torch.as_tensor(images)
-    (top, bottom), (left, right) = _check_border(images.shape[2:], padding, mode)
+    border = explicit_border(padding, images.shape[2:], mode)
+    (top, bottom), (left, right) = border
     around = (left, right, top, bottom)  # the last axis comes first
     if mode == "constant":
         return F.pad(images, around, value=value)
@@ -135,7 +137,7 @@ def crop(images, top, left, height, width):
         width: columns that stay.
     """
     images = torch.as_tensor(images)
-    _check_crop(images.shape[2:], top, left, height, width)
+    check_crop(images.shape[2:], top, left, height, width)
     return images[:, :, top : top + height, left : left + width]
 
 
@@ -182,37 +184,3 @@ def top_k(scores, k):
     check_integer("k", k, 1, scores.shape[1])
     values, classes = scores.sort(dim=1, descending=True, stable=True)
     return values[:, :k], classes[:, :k]
-
-
-def _weights(size, count, method, antialias):
-    """Returns what each pixel of one axis adds to each of count new ones."""
-    scale = size / count
-    width = max(scale, 1.0) if antialias else 1.0
-    centres = (torch.arange(count, dtype=torch.float64) + 0.5) * scale - 0.5
-    x = (torch.arange(size) - centres[:, None]).abs() / width
-    if method == "bilinear":
-        weights = (1 - x).clamp(min=0)
-    else:
-        near = 1.5 * x**3 - 2.5 * x**2 + 1
-        far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-        weights = torch.where(x < 1, near, torch.where(x < 2, far, 0))
-    return weights / weights.sum(1, keepdim=True)
-
-
-def _check_border(sizes, padding, mode):
-    if mode not in MODES:
-        raise unknown("mode", mode, MODES)
-    wanted = "an integer, a pair or ((top, bottom), (left, right))"
-    check("padding", padding, not isinstance(padding, str), wanted)
-    border = explicit_padding(padding, sizes, (1, 1))
-    for size, pixels in zip(sizes, border, strict=True):
-        fits = mode != "reflect" or max(pixels) < size
-        check("padding", pixels, fits, f"less than the {size} pixels that it mirrors")
-    return border
-
-
-def _check_crop(sizes, top, left, height, width):
-    check_integer("top", top, 0, sizes[0] - 1)
-    check_integer("left", left, 0, sizes[1] - 1)
-    check_integer("height", height, 1, sizes[0] - top)
-    check_integer("width", width, 1, sizes[1] - left)
