@@ -23,6 +23,7 @@ KINDS = ("convolution", "depthwise", "transposed")
 TRUNCATED_DEVIATION = 0.87962566103423978
 
 
+@keras.saving.register_keras_serializable("cnn_parity")
 class VarianceScaling(keras.initializers.VarianceScaling):
     """Draws from a distribution whose variance is `scale` / fan.
 

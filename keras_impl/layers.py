@@ -113,8 +113,8 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
     """Averages images (N, H, W, C) to (N, size, size, C), smaller ones too.
 
     Output i is the mean of the pixels from floor(i * H / size) to
-    ceil((i + 1) * H / size), along the width alike. Keras's own layer fails on
-    TensorFlow where the image is smaller than the output.
+    ceil((i + 1) * H / size), along the width alike. Keras's own layer fails in
+    TensorFlow's graphs on an image of one row or column.
     """
 
     def __init__(self, size: int, **kwargs):

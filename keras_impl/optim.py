@@ -38,6 +38,7 @@ class CoupledDecay:
         return {**super().get_config(), "l2": self.l2}
 
 
+@keras.saving.register_keras_serializable("cnn_parity")
 class SGD(CoupledDecay, keras.optimizers.SGD):
     """SGD whose velocity does not hold the learning rate.
 
@@ -59,6 +60,7 @@ class SGD(CoupledDecay, keras.optimizers.SGD):
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
 
 
+@keras.saving.register_keras_serializable("cnn_parity")
 class Adam(CoupledDecay, keras.optimizers.Adam):
     """Adam with epsilon outside the bias-corrected root, as in the paper.
 
@@ -96,6 +98,7 @@ class Adam(CoupledDecay, keras.optimizers.Adam):
         )
 
 
+@keras.saving.register_keras_serializable("cnn_parity")
 class RMSprop(CoupledDecay, keras.optimizers.RMSprop):
     """RMSprop with epsilon outside the root, where it is a bound of the divisor.
 
@@ -114,6 +117,7 @@ class RMSprop(CoupledDecay, keras.optimizers.RMSprop):
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
 
 
+@keras.saving.register_keras_serializable("cnn_parity")
 class Adagrad(CoupledDecay, keras.optimizers.Adagrad):
     """Adagrad with epsilon outside the root; Keras's is inside.
 
@@ -221,6 +225,7 @@ def clip_by_norm(gradients: list, limit: float) -> list:
 def clip_by_global_norm(gradients: list, limit: float) -> list:
     """Returns gradients times one number, whose norm together is within the limit.
 
+    All become NaN if that norm is not finite.
     Source: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural
     networks", ICML 2013, algorithm 1.
     """

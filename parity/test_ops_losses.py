@@ -483,3 +483,23 @@ def test_other_faults_are_seen():
 )
 def test_wrong_arguments_are_the_same_line(name, arrays, settings, message):
     check_refused(name, message, arrays, ["array", "array"], settings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings"),
+    [
+        ([255, 1], {"ignore_class": 255}),
+        ([0, 1], {"class_weights": np.array([0.0, 1.0, 1.0])}),
+    ],
+)
+def test_an_impossible_image_that_does_not_count(labels, settings):
+    probabilities = np.array([[0.0, 0.5, 0.5], [0.2, 0.3, 0.5]])
+    results = run(
+        "cross_entropy",
+        [probabilities, np.array(labels)],
+        ["array", "array"],
+        settings | {"from_logits": False},
+        output="array",
+    )
+    assert_same(*results)
+    assert_equal(results[0].output, -np.log(0.3))

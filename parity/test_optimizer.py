@@ -459,3 +459,32 @@ def test_what_has_no_gradient_stays():
 
 def clipped_ones():
     return torch_optim.clip_by_global_norm([torch.ones(2)], 0.5)[0]
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_a_group_keeps_a_weight_decay_of_its_own(decoupled):
+    one, other = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
+    groups = [{"params": [one]}, {"params": [other], "weight_decay": 0.0}]
+    settings = {"weight_decay": 0.5, "decoupled": decoupled}
+    optimizer = torch_optim.sgd(groups, 0.1, **settings)
+    for parameter in (one, other):
+        parameter.grad = torch.zeros(1)
+    optimizer.step()
+    variables = [keras.Variable(np.ones(1), name=name) for name in ("one", "other")]
+    optimizer = keras_optim.sgd(0.1, **settings)
+    optimizer.exclude_from_weight_decay(var_names=["other"])
+    optimizer.apply([tf.zeros(1)] * 2, variables)
+    for ours, theirs, expected in zip(
+        variables, (one, other), (0.95, 1.0), strict=True
+    ):
+        assert ours.numpy()[0] == pytest.approx(expected)
+        assert theirs.item() == pytest.approx(expected)
+
+
+def test_gradients_that_are_not_finite_are_nan_together():
+    gradients = [np.array([np.inf, 1.0]), np.array([2.0, 3.0])]
+    ours = keras_optim.clip_by_global_norm([tf.constant(g) for g in gradients], 1.0)
+    theirs = torch_optim.clip_by_global_norm([torch.tensor(g) for g in gradients], 1.0)
+    for side in (ours, theirs):
+        assert all(np.isnan(np.asarray(gradient)).all() for gradient in side)
+    assert torch_optim.clip_by_global_norm([None], 1.0) == [None]

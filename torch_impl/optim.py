@@ -23,19 +23,19 @@ def sgd(parameters: Parameters, learning_rate=0.01, **options) -> torch.optim.Op
             `clip`, a name in CLIPPINGS and a bound for the gradients, which is kept
             before the decay: ("global_norm", 1.0).
     """
-    return _prepared(torch.optim.SGD(parameters, learning_rate), **options)
+    return _create(torch.optim.SGD, parameters, learning_rate, **options)
 
 
 def momentum(parameters: Parameters, learning_rate=0.01, *, momentum=0.9, **options):
     """Returns heavy-ball momentum: v = momentum * v + g, w -= rate * v."""
-    optimizer = torch.optim.SGD(parameters, learning_rate, momentum)
-    return _prepared(optimizer, **options)
+    options["momentum"] = momentum
+    return _create(torch.optim.SGD, parameters, learning_rate, **options)
 
 
 def nesterov(parameters: Parameters, learning_rate=0.01, *, momentum=0.9, **options):
     """Returns Nesterov's: v = momentum * v + g, w -= rate * (g + momentum * v)."""
-    optimizer = torch.optim.SGD(parameters, learning_rate, momentum, nesterov=True)
-    return _prepared(optimizer, **options)
+    options |= {"momentum": momentum, "nesterov": True}
+    return _create(torch.optim.SGD, parameters, learning_rate, **options)
 
 
 def adam(
@@ -48,8 +48,8 @@ def adam(
     **options,
 ):
     """Returns Adam: w -= rate * m / (sqrt(v) + epsilon), m and v bias-corrected."""
-    optimizer = torch.optim.Adam(parameters, learning_rate, (beta_1, beta_2), epsilon)
-    return _prepared(optimizer, **options)
+    options |= {"betas": (beta_1, beta_2), "eps": epsilon}
+    return _create(torch.optim.Adam, parameters, learning_rate, **options)
 
 
 def adamw(
@@ -67,9 +67,9 @@ def adamw(
     Source: Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019,
     arXiv:1711.05101, algorithm 2.
     """
-    constants = ((beta_1, beta_2), epsilon)
-    optimizer = torch.optim.AdamW(parameters, learning_rate, *constants, weight_decay)
-    return _prepared(optimizer, weight_decay, clip=clip)
+    options = {"weight_decay": weight_decay, "clip": clip}
+    options |= {"betas": (beta_1, beta_2), "eps": epsilon}
+    return _create(torch.optim.AdamW, parameters, learning_rate, **options)
 
 
 def rmsprop(
@@ -80,8 +80,8 @@ def rmsprop(
     Source: Tieleman & Hinton, "Neural networks for machine learning", 2012, lecture 6e,
     which has no epsilon.
     """
-    optimizer = torch.optim.RMSprop(parameters, learning_rate, rho, epsilon)
-    return _prepared(optimizer, **options)
+    options |= {"alpha": rho, "eps": epsilon}
+    return _create(torch.optim.RMSprop, parameters, learning_rate, **options)
 
 
 def adagrad(parameters: Parameters, learning_rate=0.01, *, epsilon=1e-10, **options):
@@ -90,35 +90,46 @@ def adagrad(parameters: Parameters, learning_rate=0.01, *, epsilon=1e-10, **opti
     Source: Duchi, Hazan & Singer, "Adaptive subgradient methods", JMLR 12, 2011,
     figure 1, whose delta is epsilon.
     """
-    optimizer = torch.optim.Adagrad(parameters, learning_rate, eps=epsilon)
-    return _prepared(optimizer, **options)
+    options["eps"] = epsilon
+    return _create(torch.optim.Adagrad, parameters, learning_rate, **options)
 
 
-def _prepared(optimizer, weight_decay=0.0, decoupled=False, clip=None):
-    """Returns the optimizer with what PyTorch has for some or none of them.
+def _create(
+    kind: type,
+    parameters: Parameters,
+    learning_rate: float,
+    *,
+    weight_decay=0.0,
+    decoupled=False,
+    clip=None,
+    **constants,
+) -> torch.optim.Optimizer:
+    """Returns an optimizer with what PyTorch has for some or none of them.
 
-    Its `step` is to be called without a closure, whose gradients would come too late.
+    A parameter group may have a weight decay of its own. The optimizer's `step` is to
+    be called without a closure, whose gradients would come too late.
     """
-    for group in optimizer.param_groups:
-        group["weight_decay"] = 0.0 if decoupled else weight_decay
+    optimizer = kind(parameters, learning_rate, weight_decay=weight_decay, **constants)
+    if decoupled:
+        for group in optimizer.param_groups:
+            group["decay"], group["weight_decay"] = group["weight_decay"], 0.0
     if clip:
         check_clip(clip)
-        kind, limit = clip
 
     def before_step(optimizer, *_):
         groups = [
-            (group["lr"], [p for p in group["params"] if p.grad is not None])
+            (group, [p for p in group["params"] if p.grad is not None])
             for group in optimizer.param_groups
         ]
         if clip:
             parameters = [p for _, members in groups for p in members]
-            clipped = _CLIPPINGS[kind]([p.grad for p in parameters], limit)
+            clipped = _CLIPPINGS[clip[0]]([p.grad for p in parameters], clip[1])
             for parameter, gradient in zip(parameters, clipped, strict=True):
                 parameter.grad = gradient
         if decoupled:
-            for learning_rate, members in groups:
+            for group, members in groups:
                 for parameter in members:
-                    parameter.mul_(1 - learning_rate * weight_decay)
+                    parameter.mul_(1 - group["lr"] * group["decay"])
 
     if clip or decoupled:
         optimizer.register_step_pre_hook(torch.no_grad()(before_step))
@@ -140,13 +151,17 @@ def clip_by_norm(gradients: list, limit: float) -> list:
 def clip_by_global_norm(gradients: list, limit: float) -> list:
     """Returns gradients times one number, whose norm together is within the limit.
 
-    PyTorch's `clip_grad_norm_` adds 1e-6 to the norm.
+    All become NaN if that norm is not finite. PyTorch's `clip_grad_norm_` adds 1e-6 to
+    the norm.
     Source: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural
     networks", ICML 2013, algorithm 1.
     """
     check_clip(("global_norm", limit))
     norms = [g.norm() for g in gradients if g is not None]
-    scale = _scale(torch.stack(norms).norm(), limit)
+    if not norms:
+        return list(gradients)
+    norm = torch.stack(norms).norm()
+    scale = _scale(norm.where(norm.isfinite(), torch.nan), limit)
     return [g if g is None else g * scale for g in gradients]
 
 

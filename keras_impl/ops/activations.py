@@ -77,7 +77,7 @@ def gelu(x, *, approximate=False):
     if approximate:
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
         return 0.5 * x * (1 + tf.tanh(inner))
-    return 0.5 * x * (1 + tf.math.erf(x / math.sqrt(2)))
+    return 0.5 * x * tf.math.erfc(-x / math.sqrt(2))
 
 
 def silu(x):

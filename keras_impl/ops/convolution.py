@@ -80,7 +80,8 @@ def separable_conv2d(
 def conv2d_transpose(images, kernel, *, stride=1, padding="valid", output_padding=0):
     """Returns the gradient of conv2d by its images, as a layer that enlarges.
 
-    The output has (H - 1) * stride + h - padding pixels, with "same" H * stride.
+    The output has (H - 1) * stride + h - padding + output_padding pixels, with "same"
+    H * stride.
 
     Args:
         images: (N, H, W, I).

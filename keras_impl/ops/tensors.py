@@ -187,6 +187,7 @@ def top_k(scores, k):
     """Returns the k largest scores, falling, and their classes, int64, both (N, k).
 
     Of equal scores the first class comes first, which PyTorch's own does not promise.
+    Where one is NaN the sides part: it is the largest in PyTorch only.
 
     Args:
         scores: (N, K).

@@ -349,5 +349,4 @@ def transposed(
     )
     if min(full) < 1:
         raise UsageError(f"padding {padding!r} leaves nothing of the output")
-    # What is added behind is less padding there, below 0 when there is none.
     return full, border

@@ -99,9 +99,8 @@ def tanh(x):
 
 def softplus(x):
     """Returns log(1 + exp(x)); PyTorch takes x above 20 unless told otherwise."""
-    return F.softplus(
-        torch.as_tensor(x), threshold=40.0
-    )  # exp(-40) is no float64 digit
+    # From 40 on exp(-x) is no digit of float64.
+    return F.softplus(torch.as_tensor(x), threshold=40.0)
 
 
 def softsign(x):

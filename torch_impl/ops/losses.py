@@ -54,7 +54,8 @@ def cross_entropy(
         targets = one_hot(targets, classes)
     targets = targets.to(predictions.dtype)
     smoothed = targets * (1 - label_smoothing) + label_smoothing / classes
-    terms = weights * smoothed * _logarithms(predictions, smoothed, from_logits)
+    targeted = weights * smoothed
+    terms = targeted * _logarithms(predictions, targeted, from_logits)
     return -terms.sum() / (weights * targets).sum()
 
 
