@@ -145,8 +145,7 @@ def agreement(row: Row, error: Error | None) -> str:
     """Returns whether a backend gives what TensorFlow gives: yes, or the error."""
     if error is None:
         return "-"
-    limit = max(row.limit, measuring.ROUNDING[row.backend_dtype])
-    return "yes" if error.relative <= limit else brief(error)
+    return "yes" if measuring.agrees(row, error) else brief(error)
 
 
 def where(row: Row) -> str:

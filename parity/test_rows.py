@@ -72,6 +72,9 @@ def test_the_row_is_whole(name):
     assert row.category == "same" or row.what
     assert bool(row.naive) == bool(row.symptom) == bool(row.fix)
     assert bool(row.limit) == bool(row.limit_reason)
+    assert bool(row.says) == (row.shows not in ("error", "shape", "killed"))
+    assert set(row.trap_dtypes) <= set(row.dtypes if row.naive else ())
+    assert set(row.differs_on) <= set(BACKENDS if measuring.portable(row) else ())
     assert row.device in ("", "cpu", "gpu")
     for code in (row.keras, row.torch, row.naive):
         ast.parse(code)
@@ -136,6 +139,32 @@ def test_a_trap_within_the_limit_of_the_fix_is_seen():
     assert "shows no error any more (1.4e+00)" in problem
 
 
+def test_a_trap_near_the_limit_of_the_fix_is_seen():
+    problem = with_changes(limit=0.3, limit_reason="a test")
+    assert "1.4e+00 in float64, less than 5 times what the fix may leave" in problem
+    assert problem.endswith("(3.0e-01)")
+    assert with_changes(limit=0.2, limit_reason="a test") == ""
+
+
+def test_a_trap_is_judged_in_every_type():
+    wrong = f"{EVEN.torch} * (2 if dtype == 'float64' else 1)"
+    problem = with_changes(naive_torch=wrong)
+    assert problem.endswith("shows no error any more (0.0e+00) in float32")
+    assert with_changes(naive_torch=wrong, trap_dtypes=("float64",)) == ""
+    raises = f"{EVEN.torch} * (2 if dtype == 'float64' else images.twice)"
+    problem = with_changes(naive_torch=raises)
+    assert "shows AttributeError: " in problem
+    assert problem.endswith(" in float32, not error")
+
+
+def test_a_row_names_the_error_of_a_type_that_errs():
+    wrong = f"{EVEN.torch} * (2 if dtype == 'float32' else 1)"
+    row = dataclasses.replace(EVEN, naive_torch=wrong, trap_dtypes=("float32",))
+    (found,) = measuring.measure([row])
+    assert found.problem == ""
+    assert found.naive == found.naives["float32"]
+
+
 def test_a_trap_too_near_its_fix_is_seen():
     problem = with_changes(
         torch=f"{EVEN.torch} * (1 + 1e-12)", naive_torch=f"{EVEN.torch} * (1 + 5e-10)"
@@ -174,8 +203,15 @@ def test_another_symptom_is_seen():
     assert problem.endswith("not error")
     problem = with_changes(naive_torch="F.conv2d(images, kernel, stride='2')")
     assert "shows TypeError" in problem
-    assert "shows 1.4e+00, not shape" in with_changes(shows="shape")
-    assert with_changes(naive_torch="[][0]", shows="IndexError") == ""
+    assert "shows 1.4e+00 in float64, not shape" in with_changes(shows="shape")
+
+
+def test_another_message_of_an_exception_is_seen():
+    changes = {"naive_torch": "[][0]", "shows": "IndexError"}
+    assert with_changes(**changes, says="index out of range") == ""
+    problem = with_changes(**changes, says="no such axis")
+    assert "shows IndexError: list index out of range in float64" in problem
+    assert problem.endswith("without 'no such axis'")
 
 
 def test_code_that_has_no_result_is_seen():
@@ -354,7 +390,7 @@ def test_backends_run_the_rows_that_they_are_given():
     right, gone, another, broken, dies, lost = (m.problem for m in found)
     assert right == ""
     assert "no error any more (0.0e+00) in float32" in gone
-    assert another.endswith("shows 4.0e-01, not ValueError")
+    assert another.endswith("shows 4.0e-01 in float32, not ValueError")
     assert "no reference, AttributeError" in broken
     for problem in (dies, lost):
         assert "stopped: at dies, killed: by SIGABRT" in problem
@@ -366,7 +402,7 @@ def test_a_backend_that_does_not_start_is_seen(monkeypatch):
     assert "the fix leaves does not start: SystemExit: 1" in found.problem
     plain = dataclasses.replace(EVEN, inputs=EVEN.inputs)
     (found,) = measuring.measure([plain], backends=["torch"])
-    assert found.problem == ""
+    assert "on torch shows does not start: SystemExit: 1" in found.problem
     assert "does not start" in str(found.backends["torch"])
 
 
@@ -376,6 +412,54 @@ def test_a_backend_that_is_not_installed_is_no_problem(monkeypatch):
     assert first.skipped == "torch is not installed"
     assert first.problem == second.problem == ""
     assert str(second.backends["jax"]) == "jax is not installed"
+
+
+def on_backends(monkeypatch, factors, **changes):
+    """Returns the problem of a row that other backends give a multiple of."""
+    row = dataclasses.replace(EVEN, **changes)
+
+    def run_there(name, chosen, every):
+        here = measuring.Runner("cpu")(row, "keras", row.keras, "float32")
+        if name in factors:
+            here = [x * factors[name] for x in here]
+        return {x.name: {"keras": here} for x in chosen}
+
+    monkeypatch.setattr(measuring, "_run_on_backend", run_there)
+    (found,) = measuring.measure([row], backends=BACKENDS)
+    assert list(found.backends) == list(BACKENDS)
+    return found.problem
+
+
+def test_a_backend_that_gives_something_else_must_be_named(monkeypatch):
+    assert on_backends(monkeypatch, {}) == ""
+    assert on_backends(monkeypatch, {"torch": 1 + 1e-6}) == ""
+    problem = on_backends(monkeypatch, {"torch": 1.5})
+    version = measuring.versions()["torch"]
+    assert f"torch {version} the Keras code on torch shows 5.0e-01 against" in problem
+    assert on_backends(monkeypatch, {"torch": 1.5}, differs_on=("torch",)) == ""
+    problem = on_backends(monkeypatch, {"torch": 1.5}, differs_on=("jax",))
+    assert "on jax shows no error any more (0.0e+00) against TensorFlow" in problem
+    both = {"torch": 1.5, "jax": 0.5}
+    assert on_backends(monkeypatch, both, differs_on=("jax", "torch")) == ""
+    assert "on jax" in on_backends(monkeypatch, both, differs_on=("torch",))
+    assert on_backends(monkeypatch, {"jax": 1.01}, limit=0.02) == ""
+
+
+def test_a_backend_that_is_not_asked_is_not_judged():
+    row = dataclasses.replace(EVEN, differs_on=("torch",))
+    (found,) = measuring.measure([row])
+    assert (found.backends, found.problem) == ({}, "")
+
+
+def test_another_problem_comes_before_the_backends(monkeypatch):
+    problem = on_backends(monkeypatch, {"jax": 2.0}, naive_torch=EVEN.torch)
+    assert "the naive port shows no error any more" in problem
+
+
+def test_a_row_of_float64_alone_is_not_for_other_backends():
+    assert measuring.portable(EVEN)
+    row = dataclasses.replace(EVEN, dtypes=("float64",))
+    assert not measuring.portable(row)
 
 
 SCRIPT = dataclasses.replace(
@@ -403,10 +487,34 @@ def test_scripts_are_compared_by_what_they_print():
 def test_a_script_that_dies_is_no_result():
     dies = "import os\nos.abort()"
     assert script_problem(naive_torch=dies, shows="killed") == ""
-    assert "shows killed: by SIGABRT, not error" in script_problem(naive_torch=dies)
+    problem = script_problem(naive_torch=dies)
+    assert "shows killed: by SIGABRT in float64, not error" in problem
     both = script_problem(keras="import nothing", torch="import nothing")
     assert "no reference, ModuleNotFoundError: No module named 'nothing'" in both
     assert "SystemExit: 3" in script_problem(torch="raise SystemExit(3)")
+
+
+def test_silent_scripts_are_no_result_unless_the_naive_one_fails():
+    dies = {"naive_torch": "import os\nos.abort()", "shows": "killed"}
+    silent = {"keras": "pass", "torch": "pass"}
+    assert script_problem(**silent, **dies) == ""
+    said = "silent: prints no numbers"
+    for changes in (
+        silent,
+        silent | {"naive_torch": "pass", "shows": "silent"},
+        silent | {"naive_torch": ""},
+        dies | {"keras": "pass"},
+        dies | {"torch": "pass"},
+        {"naive_torch": "pass"},
+    ):
+        assert said in script_problem(**changes)
+
+
+def test_a_silent_script_about_its_environment():
+    dies = "import os\nif 'TRAP' in os.environ: os.abort()"
+    changes = {"keras": "pass", "torch": "", "naive_torch": "", "naive_keras": dies}
+    assert script_problem(**changes, shows="killed") == ""
+    assert "silent: prints no numbers" in script_problem(**changes, environment={})
 
 
 def test_a_script_that_hangs_is_ended(monkeypatch):

@@ -358,6 +358,8 @@ def test_defaults_that_differ_are_marked_and_others_are_not():
     assert differing("conv2d") == [set(), set()]  # (1, 1) is 1, 'valid' is 0
     assert differing("gelu") == [{"approximate=True"}, set()]
     assert differing("elu") == [set(), set()]
+    modes = {"mode='auto'", "mode='min'"}  # 'auto' is 'min' for a loss
+    assert not modes & set.union(*differing("plateau"))
 
 
 def test_a_builtin_is_read_from_its_documentation():

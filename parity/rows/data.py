@@ -163,19 +163,6 @@ ROWS: tuple[Row, ...] = (
         note="The value is whether two epochs differ.",
     ),
     Row(
-        "data.seed",
-        "the same seed on both sides",
-        "data",
-        "other meaning",
-        keras="random = np.random.default_rng(0)\n"
-        "keras.ops.convert_to_tensor(random.random((2, 3)))",
-        torch="random = np.random.default_rng(0)\n"
-        "torch.from_numpy(random.random((2, 3)))",
-        naive_torch="torch.manual_seed(0)\ntorch.rand(2, 3)",
-        symptom="other weights, orders, crops and masks",
-        fix="draw with NumPy and give both the numbers",
-    ),
-    Row(
         "data.validation_split",
         "which samples validation_split holds back",
         "data",
@@ -255,27 +242,6 @@ ROWS: tuple[Row, ...] = (
             "kernel": matrix(6, 3),
         },
         dtypes=("float64",),
-        device="cpu",
-    ),
-    Row(
-        "data.numpy_float64",
-        "float64 arrays of NumPy given to a float32 layer",
-        "data",
-        "other meaning",
-        keras="array = np.ones((2, 6)) / 3\n"
-        "layers.Dense(3, use_bias=False, kernel_initializer='ones')(array)",
-        torch="array = np.ones((2, 6)) / 3\n"
-        "dense = nn.Linear(6, 3, bias=False)\n"
-        "nn.init.ones_(dense.weight)\n"
-        "dense(torch.from_numpy(array).float())",
-        naive_torch="array = np.ones((2, 6)) / 3\n"
-        "dense = nn.Linear(6, 3, bias=False)\n"
-        "nn.init.ones_(dense.weight)\n"
-        "dense(torch.from_numpy(array))",
-        shows="RuntimeError",
-        symptom="the types of input and weights differ",
-        fix=".float(): Keras casts what it is given, PyTorch does not",
-        dtypes=("float32",),
         device="cpu",
     ),
     Row(
@@ -383,6 +349,7 @@ ROWS: tuple[Row, ...] = (
         "    data = torchvision.datasets.ImageFolder(folder)\n"
         "len(data.classes), len(data)",
         shows="FileNotFoundError",
+        says="no valid file for the classes dog",
         symptom="torchvision stops, Keras trains with a class that has no sample",
         fix="allow_empty=True, or take the folder away on both sides",
         dtypes=("float32",),
@@ -412,6 +379,7 @@ ROWS: tuple[Row, ...] = (
         "F.cross_entropy(logits, targets)",
         naive_torch="F.cross_entropy(logits, F.one_hot(labels, 5))",
         shows="RuntimeError",
+        says="Expected floating point type for target",
         symptom="a loss that wants floats as targets",
         fix="cast: F.one_hot gives int64",
         operations=("one_hot",),
@@ -426,6 +394,7 @@ ROWS: tuple[Row, ...] = (
         torch="(labels[:, None] == torch.arange(3)).to(torch.get_default_dtype())",
         naive_torch="F.one_hot(labels, 3)",
         shows="RuntimeError",
+        says="must be non-negative",
         symptom="PyTorch stops; in TensorFlow the row is 0 and adds nothing to the "
         "loss, which nobody notices",
         fix="check the labels on both sides; comparing with arange gives rows of 0",

@@ -123,6 +123,7 @@ loss(labels, logits)""",
         operations=("cross_entropy",),
         inputs=LOGITS,
         shows="TypeError",
+        says="unexpected keyword argument 'label_smoothing'",
     ),
     Row(
         "losses.label_smoothing_binary",
@@ -233,6 +234,7 @@ loss(labels, logits)""",
         operations=("cross_entropy",),
         inputs={"logits": maps(2, 4, 6, 5), "labels": integers(2, 4, 6, below=5)},
         shows="RuntimeError",
+        says="size mismatch",
     ),
     Row(
         "losses.clipped_probabilities",
@@ -256,46 +258,30 @@ F.nll_loss(clipped.log(), labels, reduction="none")""",
         },
     ),
     Row(
-        "losses.clipped_gradient",
-        "the gradient of a sure and wrong answer",
-        "losses",
-        "other meaning",
-        keras="""\
-logits = keras.Variable(logits)
-loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-with tf.GradientTape() as tape:
-    value = loss(labels, logits)
-tape.gradient(value, logits.value)""",
-        torch="""\
-logits.requires_grad_()
-nn.CrossEntropyLoss()(logits, labels).backward()
-logits.grad""",
-        naive_keras="""\
-logits = keras.Variable(logits)
-loss = keras.losses.SparseCategoricalCrossentropy()
-with tf.GradientTape() as tape:
-    probabilities = layers.Reshape((3,))(keras.activations.softmax(logits))
-    value = loss(labels, probabilities)
-tape.gradient(value, logits.value)""",
-        symptom="samples that are confidently wrong do not train",
-        fix="from_logits=True, and no softmax in the model",
-        operations=("cross_entropy",),
-        inputs=CONFIDENT,
-    ),
-    Row(
         "losses.softmax_then_layer",
         "a layer behind the softmax",
         "losses",
         "other meaning",
         keras="""\
-probabilities = layers.Softmax()(logits)
-keras.losses.SparseCategoricalCrossentropy()(labels, probabilities)""",
-        torch="nn.CrossEntropyLoss()(logits, labels)",
+loss = keras.losses.SparseCategoricalCrossentropy()
+with tf.GradientTape() as tape:
+    tape.watch(logits)
+    probabilities = layers.Softmax()(logits)
+    value = loss(labels, probabilities)
+value, tape.gradient(value, logits)""",
+        torch="""\
+value = nn.CrossEntropyLoss()(logits.requires_grad_(), labels)
+value, *torch.autograd.grad(value, logits)""",
         naive_keras="""\
-probabilities = layers.Reshape((3,))(layers.Softmax()(logits))
-keras.losses.SparseCategoricalCrossentropy()(labels, probabilities)""",
+loss = keras.losses.SparseCategoricalCrossentropy()
+with tf.GradientTape() as tape:
+    tape.watch(logits)
+    probabilities = layers.Reshape((3,))(layers.Softmax()(logits))
+    value = loss(labels, probabilities)
+value, tape.gradient(value, logits)""",
         symptom="on TensorFlow, Keras finds the logits of a softmax and does not clip; "
-        "behind any other layer it does, and the loss is another",
+        "behind any other layer it does: samples that are confidently wrong have "
+        "another loss and do not train",
         fix="let the softmax be the last thing, or better: logits",
         operations=("cross_entropy",),
         inputs=CONFIDENT,
@@ -317,6 +303,7 @@ keras.losses.SparseCategoricalCrossentropy()(labels, probabilities)""",
         fix="save logits, and compute losses of these",
         operations=("cross_entropy",),
         inputs=CONFIDENT,
+        differs_on=("jax", "torch"),
     ),
     Row(
         "losses.sparse_on_probabilities",

@@ -153,6 +153,7 @@ ROWS: tuple[Row, ...] = (
         torch="(scores.topk(3).indices == labels[:, None]).any(1)",
         naive_keras="keras.ops.in_top_k(labels, scores, k=3)",
         shows="InvalidArgumentError",
+        says="expected to be a float tensor but is a double",
         symptom="TensorFlow stops: it wants float scores, not double",
         fix="cast the scores to float32; SparseTopKCategoricalAccuracy needs it too",
         operations=("top_k_accuracy",),

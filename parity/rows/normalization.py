@@ -247,6 +247,7 @@ norm(features)""",
         operations=("batch_norm_training",),
         inputs={"features": array(1, 3), "beta": array(3)},
         shows="ValueError",
+        says="more than 1 value per channel",
     ),
     Row(
         "normalization.batch_norm_frozen",
@@ -296,6 +297,7 @@ norm(images)""",
         operations=("layer_norm",),
         inputs={"images": maps(2, 6, 5, 4)},
         shows="RuntimeError",
+        says="Given normalized_shape=[4]",
     ),
     Row(
         "normalization.layer_norm_epsilon",
@@ -455,24 +457,8 @@ tf.nn.local_response_normalization(images, 2, bias=2.0, alpha=1e-4, beta=0.75)""
         operations=("local_response_norm",),
         inputs={"images": maps(2, 6, 5, 8, scale=50.0)},
         shows="InvalidArgumentError",
-    ),
-    Row(
-        "normalization.image_standardization",
-        "an image to mean 0 and standard deviation 1",
-        "normalization",
-        "missing on one side",
-        keras="tf.image.per_image_standardization(images)",
-        torch="""\
-std, mean = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
-(images - mean) / std.clamp(min=images[0].numel() ** -0.5)""",
-        naive_torch="""\
-std, mean = torch.std_mean(images, (1, 2, 3), keepdim=True)
-(images - mean) / std""",
-        symptom="outputs too small by the same factor everywhere",
-        fix="the biased deviation, and at least 1 / sqrt(number of values)",
-        inputs={"images": maps(2, 6, 5, 3, scale=50.0, shift=120.0)},
-        dtypes=("float32",),
-        note="TensorFlow casts to float32.",
+        says="of double is not in the list",
+        trap_dtypes=("float64",),
     ),
     Row(
         "normalization.image_standardization_constant",
@@ -492,36 +478,5 @@ std, mean = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
         fix="divide by at least 1 / sqrt(number of values), as TensorFlow does",
         inputs={"images": maps(2, 6, 5, 3)},
         dtypes=("float32",),
-    ),
-    Row(
-        "normalization.standard_deviation",
-        "standard deviation and variance as functions",
-        "normalization",
-        "other default",
-        keras="keras.ops.std(features, axis=0), keras.ops.var(features, axis=0)",
-        torch="features.std(0, correction=0), features.var(0, correction=0)",
-        naive_torch="features.std(0), features.var(0)",
-        symptom="too large, most for few values",
-        fix="correction=0: Keras, TensorFlow and NumPy divide by n, PyTorch by n - 1",
-        inputs={"features": array(6, 7)},
-    ),
-    Row(
-        "normalization.normalization_layer",
-        "by the mean and standard deviation of a data set",
-        "normalization",
-        "other meaning",
-        keras="""\
-mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-layers.Normalization(mean=mean, variance=std**2)(images)""",
-        torch="""\
-from torchvision.transforms import v2
-v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(images)""",
-        naive_keras="""\
-mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-layers.Normalization(mean=mean, variance=std)(images)""",
-        symptom="contrast too low: divided by the root of the standard deviation",
-        fix="give the square as variance",
-        inputs={"images": maps(2, 6, 5, 3, scale=0.2, shift=0.5)},
-        note="Lists in place of the arrays would be rounded to float32.",
     ),
 )

@@ -341,7 +341,7 @@ weights""",
         "optimizers.decay_exclusion",
         "weights that do not decay",
         "optimizers",
-        "other default",
+        "other name",
         keras="""\
 kernel = keras.Variable(kernel, name="kernel")
 bias = keras.Variable(bias, name="bias")
@@ -408,7 +408,7 @@ weights - start""",
         "optimizers.adam_paper",
         "Adam as in its paper",
         "optimizers",
-        "other default",
+        "other meaning",
         keras="""\
 from keras_impl.optim import adam
 
@@ -537,7 +537,7 @@ weights""",
         symptom="two and a half times the decay",
         fix="say the decay; both multiply it by the learning rate",
         operations=("adamw",),
-        inputs=STEPS,
+        inputs=STEPS | {"start": array(4, 3, scale=10.0)},
     ),
     Row(
         "optimizers.nadam",
@@ -838,10 +838,12 @@ for kernel.grad, bias.grad in zip(gradients, bias_gradients):
     nn.utils.clip_grad_norm_([kernel, bias], 1.0)
     optimizer.step()
 [kernel, bias]""",
-        symptom="seven digits agree: PyTorch adds a millionth to the norm",
+        symptom="seven digits agree, all of float32's: PyTorch adds a millionth to the "
+        "norm",
         fix="divide by the norm itself, as torch_impl.optim.clip_by_global_norm does",
         operations=("clip_by_global_norm",),
         inputs=TWO_TENSORS,
+        trap_dtypes=("float64",),
     ),
     Row(
         "optimizers.ema",

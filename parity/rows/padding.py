@@ -64,6 +64,7 @@ F.conv2d(F.pad(images, (*columns, *rows)), kernel, stride=2)""",
         operations=("conv2d",),
         inputs={"images": maps(2, 32, 31, 3), "kernel": kernel(3, 3, 3, 4)},
         shows="RuntimeError",
+        says="not supported for strided convolutions",
     ),
     Row(
         "padding.pixels_stride",
@@ -203,6 +204,7 @@ keras.ops.pad(images, border, mode="symmetric")""",
         fix="one pixel at a time: TensorFlow has no such mode, but 'symmetric' repeats "
         "the outermost pixel",
         operations=("pad",),
+        note="tf.pad refuses NumPy's mode 'edge'",
         inputs=IMAGES,
     ),
     Row(
@@ -214,7 +216,14 @@ keras.ops.pad(images, border, mode="symmetric")""",
 images = keras.ops.concatenate([images[:, -1:], images, images[:, :1]], 1)
 keras.ops.concatenate([images[:, :, -1:], images, images[:, :, :1]], 2)""",
         torch="F.pad(images, (1, 1, 1, 1), mode='circular')",
+        naive_keras="""\
+border = [[0, 0], [1, 1], [1, 1], [0, 0]]
+tf.pad(images, border, mode="WRAP")""",
+        symptom="NumPy's mode is not among those of TensorFlow",
+        fix="join the opposite rows to the image, then the columns",
         operations=("pad",),
         inputs=IMAGES,
+        shows="ValueError",
+        says="Received `mode` = WRAP",
     ),
 )

@@ -330,19 +330,19 @@ ROWS: tuple[Row, ...] = (
         "layers.Normalization and v2.Normalize",
         "preprocessing",
         "other meaning",
-        keras="layers.Normalization(\n"
-        "    mean=[0.5, 0.4, 0.3], variance=[0.2**2, 0.3**2, 0.4**2]\n"
-        ")(images)",
-        torch="from torchvision.transforms import v2\n"
-        "v2.Normalize(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])(images)",
-        naive_keras="layers.Normalization(\n"
-        "    mean=[0.5, 0.4, 0.3], variance=[0.2, 0.3, 0.4]\n"
-        ")(images)",
-        symptom="inputs that vary too little, no error",
-        fix="Keras wants the variance, torchvision its root",
+        keras="""\
+mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+layers.Normalization(mean=mean, variance=std**2)(images)""",
+        torch="""\
+from torchvision.transforms import v2
+v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(images)""",
+        naive_keras="""\
+mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+layers.Normalization(mean=mean, variance=std)(images)""",
+        symptom="contrast too low: divided by the root of the standard deviation",
+        fix="give the square: Keras wants the variance, torchvision its root",
         inputs={"images": Input((2, 9, 7, 3), "maps", "uniform")},
-        dtypes=("float32",),
-        note="The layer keeps both in float32.",
+        note="Lists in place of the arrays would be rounded to float32.",
     ),
     Row(
         "preprocessing.standardize_image",
@@ -362,7 +362,7 @@ ROWS: tuple[Row, ...] = (
         "deviation that TensorFlow has",
         inputs={"images": maps(2, 9, 7, 3, scale=64, shift=128)},
         dtypes=("float32",),
-        note="TensorFlow computes it in float32.",
+        note="TensorFlow casts to float32.",
     ),
     Row(
         "preprocessing.grayscale",

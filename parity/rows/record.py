@@ -123,18 +123,23 @@ class Row:
         operations: names of functions in `*_impl.ops`, `optim` or `initializers`.
         inputs: by name.
         layout: of four-dimensional results: "maps" brings Keras's to NCHW.
-        dtypes: the types that both sides compute in; the first one judges.
+        dtypes: the types that both sides compute in.
+        trap_dtypes: those of them in which the naive port errs; empty if in all.
         limit: the relative L2 error that the fix may leave where that is more than
             rounding.
         limit_reason: why.
         shows: what the naive port does: "error" (other numbers), "shape" (another
             shape), the name of the exception that it raises, or "killed" where a
             signal ends its process.
+        says: what the exception's message has to have in it, where its name alone
+            could be that of another failure.
+        differs_on: the other Keras backends on which the Keras code gives something
+            else than on TensorFlow.
         backend: the Keras backend that the row is about; then the naive code is
             `naive_keras` and the fix `keras`, each run there and on TensorFlow.
         process: whether each code is a script for a process of its own, that prints
-            its numbers as JSON in its last line, or nothing if it is enough that it
-            ends well.
+            its numbers as JSON in its last line; nothing where it is enough that it
+            ends well, for the naive code's does not.
         environment: variables of the naive code's process. Without `torch` the row
             is about them: the naive code is `naive_keras` and the fix `keras`, each
             run with and without them.
@@ -157,9 +162,12 @@ class Row:
     inputs: Mapping[str, Input] = field(default_factory=dict)
     layout: str = "maps"
     dtypes: tuple[str, ...] = ("float64", "float32")
+    trap_dtypes: tuple[str, ...] = ()
     limit: float = 0.0
     limit_reason: str = ""
     shows: str = "error"
+    says: str = ""
+    differs_on: tuple[str, ...] = ()
     backend: str = ""
     process: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -173,5 +181,5 @@ class Row:
 
     @property
     def backend_dtype(self) -> str:
-        """The type that other backends compute in, float32 where the row has it."""
+        """The type that a backend computes in, float32 where the row has it."""
         return "float32" if "float32" in self.dtypes else self.dtypes[0]

@@ -344,6 +344,7 @@ VALUES = {
     "valid": 0,
     "zeros": 0,
     "none": False,
+    "auto": "min",
     "tanh": True,
     "sum_over_batch_size": "mean",
 }

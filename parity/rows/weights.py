@@ -34,7 +34,7 @@ conv(images)""",
         "weights.grouped_conv2d",
         "a grouped convolution's kernel: (h, w, in / groups, out)",
         "weights",
-        "same",
+        "other layout",
         keras="""\
 conv = layers.Conv2D(6, 3, groups=3, use_bias=False)
 conv.build(images.shape)
