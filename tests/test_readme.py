@@ -1,10 +1,12 @@
 """The README shows the code as it is, and names commands and flags that exist."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
+from parity import rows
 from parity.spec import recipes
 
 ROOT = Path(__file__).parent.parent
@@ -47,3 +49,25 @@ def test_the_install_and_test_commands_are_those_of_ci():
     assert 'pip install -e ".[test]" && pytest' in README
     assert 'pip install -e ".[test]"\n' in script
     assert script.endswith("\npytest\npytest -m slow\n")
+
+
+def test_the_page_and_the_readme_have_the_rows_of_the_table():
+    names = {row.name for row in rows.ROWS}
+    page = (ROOT / "docs" / "ops.html").read_text("utf-8")
+    assert {name for name in re.findall(r'id="([^"]+)"', page) if "." in name} == names
+    assert f"{len(names)} rows" in README
+    section = README[README.index("## Operations side") : README.index("## Compare")]
+    named = re.findall(r"^\| `([\w.]+)`", section, re.MULTILINE)
+    assert len(named) >= 10
+    assert set(named) <= names
+    assert f"the same {len(operations())} functions" in section
+
+
+def operations() -> list[str]:
+    """Returns what `keras_impl.ops` exports, without loading a framework."""
+    source = (ROOT / "keras_impl" / "ops" / "__init__.py").read_text("utf-8")
+    return next(
+        ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    )
