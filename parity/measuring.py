@@ -23,7 +23,7 @@ from parity.frameworks import keras, missing_gpu, tf, torch, torchvision
 from keras_impl.devices import select_device as select_keras_device
 from parity.comparison import TOLERANCES, relative_error
 from parity.rows.execution import Arrays, Failure, run
-from parity.rows.record import BACKENDS, Input, Row
+from parity.rows.record import AXES, BACKENDS, Input, Row
 from parity.spec.errors import UsageError, unknown
 from torch_impl.devices import select_device as select_torch_device
 
@@ -430,9 +430,7 @@ def _side_array(tensor: Input, name: str, side: str) -> np.ndarray:
     """Returns an input in the layout of a side."""
     values = tensor.array(name)
     if side == "torch":
-        axes = {"maps": (0, 3, 1, 2), "kernel": (3, 2, 0, 1), "matrix": (1, 0)}
-        if tensor.layout in axes:
-            values = values.transpose(axes[tensor.layout])
+        values = values.transpose(AXES.get(tensor.layout, range(values.ndim)))
     return np.ascontiguousarray(values)
 
 

@@ -14,17 +14,12 @@ from parity.frameworks import tf, torch
 from keras_impl import ops as keras_ops
 from parity.comparison import relative_error
 from parity.precision import select_keras_device, select_torch_device
+from parity.rows.record import AXES
 from parity.spec.errors import UsageError
 from torch_impl import ops as torch_ops
 
 # The axes of a Keras tensor in PyTorch's order, by what the tensor is.
-LAYOUTS = {
-    "maps": (0, 3, 1, 2),
-    "kernel": (3, 2, 0, 1),
-    "depthwise": (2, 3, 0, 1),
-    "matrix": (1, 0),
-    "array": None,
-}
+LAYOUTS = {**AXES, "depthwise": (2, 3, 0, 1), "array": None}
 # Relative L2 errors of single operations in float64; no test needs a larger one.
 TOLERANCE = 1e-12
 UNITS = {"float64": 2.0**-53, "float32": 2.0**-24}

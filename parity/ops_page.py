@@ -11,7 +11,7 @@ from pygments.token import Token
 
 from parity.measuring import ROUNDING, Measurement
 from parity.ops_table import Measured, agreement, brief, number, where
-from parity.rows.record import CATEGORIES, Row
+from parity.rows.record import AXES, CATEGORIES, Input, Row
 from parity.spec import diagrams
 
 DASH = "\N{EN DASH}"
@@ -262,13 +262,22 @@ def _more(row: Row) -> str:
     if row.limit:
         texts["Equal up to"] = f"{row.limit:.0e}: {row.limit_reason}"
     if not row.process:
-        texts["Inputs"] = ", ".join(
-            f"{name} {tuple(tensor.shape)}" for name, tensor in row.inputs.items()
+        texts["Inputs"] = "; ".join(
+            _input(name, tensor) for name, tensor in row.inputs.items()
         )
     else:
         texts["Runs"] = "as a process of its own"
     texts["Operation"] = ", ".join(row.operations)
     return _texts(texts)
+
+
+def _input(name: str, tensor: Input) -> str:
+    """Returns a tensor's shape, on the PyTorch side too where that is another."""
+    axes = AXES.get(tensor.layout)
+    if axes is None:
+        return f"{name} {tuple(tensor.shape)}"
+    theirs = tuple(tensor.shape[axis] for axis in axes)
+    return f"{name} {tuple(tensor.shape)}, in PyTorch {theirs}"
 
 
 def _numbers(row: Row, found: Measurement) -> str:

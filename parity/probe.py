@@ -13,7 +13,7 @@ from parity.spec import recipes
 
 # Networks that are further rows of a table, whose other rows are tried every time.
 DEEP = ("resnet34", "resnet101", "resnet152", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn")
-DEEP += ("vgg19", "vgg19_bn")
+DEEP += ("vgg19", "vgg19_bn", "vgg16_conv", "googlenet_bn")
 
 
 def images(shape: tuple[int | None, ...], seed: int = 0) -> np.ndarray:

@@ -79,6 +79,7 @@ def test_statistics_after_a_hundred_steps_with_dropout(device):
     assert len(report.steps) == 100
 
 
+@pytest.mark.slow
 def test_what_adam_makes_of_rounding_is_no_difference(device):
     """A bias before a BatchNorm has no gradient but rounding, and Adam moves it.
 

@@ -28,9 +28,9 @@ MODULES = ("ops", "optim", "initializers")
 
 @functools.cache
 def measurements():
-    """Every row is measured once; the backends' processes start once."""
+    """Every row is measured once, those about another backend there."""
     before = settings()
-    found = measuring.measure(rows.ROWS, backends=BACKENDS)
+    found = measuring.measure(rows.ROWS)
     assert settings() == before
     return {measurement.name: measurement for measurement in found}
 
@@ -52,6 +52,13 @@ def settings():
         cuda.matmul.allow_tf32,
         (torch.tensor([1e-39]) / 2 > 0).item(),
     )
+
+
+@pytest.mark.slow
+def test_the_rows_on_other_backends():
+    found = measuring.measure(rows.ROWS, backends=BACKENDS)
+    assert {m.name: m.problem for m in found if m.problem} == {}
+    assert sum(set(m.backends) == set(BACKENDS) for m in found) > 200
 
 
 @pytest.mark.parametrize("name", ROW_NAMES)

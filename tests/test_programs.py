@@ -229,6 +229,7 @@ def test_a_training_with_dropout_comes_again(side, tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_lockstep_on_image_files(animals, tmp_path):
     done = run(
         *("parity", "train", "cnn_padded_pool", "--dataset", "folder"),
@@ -412,6 +413,7 @@ def test_parity_train_on_the_command_line(tmp_path):
     assert [step["number"] for step in steps] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_parity_train_makes_whole_epochs(tmp_path):
     done = run("parity", "train", "lenet5", "--epochs", "1", "--batch-size", "700")
     assert done.returncode == 0, done.stderr
@@ -432,6 +434,7 @@ def test_parity_convert_on_the_command_line(trained, tmp_path):
     assert "does not fit lenet5_1998" in last_line(done)
 
 
+@pytest.mark.slow
 def test_parity_accuracy_on_the_command_line():
     arguments = ("parity", "accuracy", "lenet5", "--epochs", "1", "--seed", "3")
     done = run(*arguments, "--seeds", "2")

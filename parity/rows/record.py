@@ -34,6 +34,8 @@ SECTIONS = (
     "backends",
 )
 BACKENDS = ("jax", "torch")
+# The axes of a Keras tensor in PyTorch's order, by what the tensor is.
+AXES = {"maps": (0, 3, 1, 2), "kernel": (3, 2, 0, 1), "matrix": (1, 0)}
 
 
 @dataclass(frozen=True)
