@@ -14,7 +14,14 @@ from parity.test_optimizer import RATES, batches
 from torch_impl import create_model as create_torch_model
 
 
-@pytest.mark.parametrize("optimizer", RATES)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param("sgd", marks=pytest.mark.slow),
+        pytest.param("momentum", marks=pytest.mark.slow),
+        "adam",
+    ],
+)
 def test_the_first_twenty_losses_in_float32(optimizer, device):
     keras_model, torch_model = (
         create_keras_model("lenet5"),

@@ -43,6 +43,7 @@ def test_the_layout_rules_of_each_tensor():
     assert rules["fc2.bias"] == "as it is"
 
 
+@pytest.mark.slow
 def test_a_head_that_runs_in_training_only_is_permuted_too():
     rows = parity.copy_weights(*make_twins("googlenet_bn", image_size=(64, 70)))
     rules = {row.name: row.rule for row in rows}

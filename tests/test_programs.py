@@ -240,6 +240,7 @@ def test_lockstep_on_image_files(animals, tmp_path):
     assert done.stdout.startswith("4 steps of adam in float64 on cpu: equal")
 
 
+@pytest.mark.slow
 def test_data_that_does_not_fit_a_run(trained, animals):
     for arguments, message in (
         (("--dataset", "folder", "--data-dir", animals), "of 1 channels; folder has 3"),
@@ -378,6 +379,7 @@ def test_both_sides_have_the_same_flags():
         assert ours.split() == theirs.split()
 
 
+@pytest.mark.slow
 def test_parity_compare_on_the_command_line(trained, tmp_path):
     done = run("parity", "compare", "lenet5", "--json", tmp_path / "report.json")
     assert done.returncode == 0, done.stderr
@@ -399,6 +401,7 @@ def test_parity_compare_on_the_command_line(trained, tmp_path):
     assert "unknown model 'lenet6'; did you mean lenet5" in last_line(done)
 
 
+@pytest.mark.slow
 def test_parity_train_on_the_command_line(tmp_path):
     arguments = ("parity", "train", "lenet5", "--batch-size", "16")
     done = run(*arguments, "--steps", "2")
@@ -420,6 +423,7 @@ def test_parity_train_makes_whole_epochs(tmp_path):
     assert done.stdout.startswith("3 steps of adam")
 
 
+@pytest.mark.slow
 def test_parity_convert_on_the_command_line(trained, tmp_path):
     target = tmp_path / "model.weights.h5"
     done = run("parity", "convert", "lenet5", trained["torch"] / "model.pt", target)

@@ -76,7 +76,14 @@ def test_googlenets_heads_are_torchvisions():
     assert torch.allclose(aux2, expected.aux_logits2, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "googlenet_bn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        pytest.param("resnet50", marks=pytest.mark.slow),
+        pytest.param("googlenet_bn", marks=pytest.mark.slow),
+    ],
+)
 def test_a_checkpoint_of_torchvision_comes_to_keras(name, tmp_path):
     theirs = torchvision_model(name, num_classes=4)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
