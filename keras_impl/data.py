@@ -75,24 +75,12 @@ def _read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:
     return tuple(arrays)
 
 
-def to_tensors(
-    images: np.ndarray,
-    labels: np.ndarray,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns normalised images float32 (N, H, W, C) and labels int64 (N,)."""
-    images = datasets.normalise(images, mean, std)
-    return tf.constant(images), tf.constant(labels)
-
-
-def batches(
-    images: tf.Tensor, labels: tf.Tensor, order: Iterable[np.ndarray]
-) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Yields the images and labels of each batch, by the indices in `order`."""
-    for indices in order:
-        indices = tf.constant(indices)
-        yield tf.gather(images, indices), tf.gather(labels, indices)
+def normalise(
+    images: tf.Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tf.Tensor:
+    """Returns images float32 of uint8 ones (N, H, W, C) in their place."""
+    scaled = tf.cast(images, tf.float32) / 255.0
+    return (scaled - np.float32(mean)) / np.float32(std)
 
 
 class Pipeline:
@@ -113,7 +101,7 @@ class Pipeline:
         seed: int = 0,
         workers: int = 0,
     ) -> None:
-        """Keeps the images, as tensors where nothing is drawn or read any more.
+        """Keeps the images, on the device where nothing is drawn or read any more.
 
         Args:
             images: uint8 (N, H, W, C), or files of such images.
@@ -133,8 +121,8 @@ class Pipeline:
         self.seed = seed
         self.workers = workers
         self.tensors = None
-        if isinstance(images, np.ndarray) and not augment:
-            self.tensors = to_tensors(images, labels, mean, std)
+        if not augment and datasets.fits(images):
+            self.tensors = tf.constant(images), tf.constant(labels)
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -149,10 +137,28 @@ class Pipeline:
             order: the indices of each batch.
             epoch: from 0; each has crops and flips of its own.
         """
+        for indices, images in self._pixels(list(order), epoch):
+            if self.tensors is None:
+                labels = tf.constant(self.labels[indices])
+            else:
+                labels = tf.gather(self.tensors[1], indices)
+            yield normalise(images, self.mean, self.std), labels
+
+    def _pixels(
+        self, order: list[np.ndarray], epoch: int
+    ) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+        """Yields the indices and the images uint8 (n, H, W, C) of each batch."""
         if self.tensors is not None:
-            yield from batches(*self.tensors, order)
+            for indices in order:
+                yield indices, tf.gather(self.tensors[0], indices)
             return
-        order = list(order)
+        if isinstance(self.images, np.ndarray) and not self.augment:
+            pixels = map(tf.constant, datasets.read_ahead(self.images, order))
+        else:
+            pixels = self._decoded(order, epoch)
+        yield from zip(order, pixels, strict=True)
+
+    def _decoded(self, order: list[np.ndarray], epoch: int) -> tf.data.Dataset:
         indices = np.concatenate([np.empty(0, np.int64), *order])
         choices = augmentation.choose(
             self.augment, _sizes(self.images)[indices], indices, self.seed, epoch
@@ -168,11 +174,7 @@ class Pipeline:
             )
             pixels = pixels.map(prepare, self.workers or tf.data.AUTOTUNE)
             sizes = [len(indices) for indices in order] or [1]
-            pixels = pixels.batch(1).rebatch(sizes).prefetch(1)
-        for indices, batch in zip(order, pixels, strict=True):
-            scaled = tf.cast(batch, tf.float32) / 255.0
-            images = (scaled - np.float32(self.mean)) / np.float32(self.std)
-            yield images, tf.constant(self.labels[indices])
+            return pixels.batch(1).rebatch(sizes).prefetch(2)
 
 
 def _sizes(images: np.ndarray | folders.ImageFiles) -> np.ndarray:

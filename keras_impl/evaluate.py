@@ -11,7 +11,7 @@ import tensorflow as tf
 import keras_impl
 from keras_impl import data, weights
 from keras_impl.devices import select_device
-from keras_impl.train import make_predictor, measure, predict_all
+from keras_impl.steps import make_predictor, measure, predict_all
 from parity.spec import runs
 from parity.spec.metrics import top5_accuracy
 

@@ -11,6 +11,9 @@ from keras import ops
 
 from parity.spec.padding import ceil_padding
 
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
 
 class Model(keras.Model):
     """A model whose configuration holds the arguments that it was made with.
@@ -38,7 +41,8 @@ class Model(keras.Model):
 class LocalResponseNorm(keras.layers.Layer):
     """Divides by (k + alpha * sum of squares over `size` channels) ** beta.
 
-    Keras has no such layer, and TensorFlow's operation knows no float64.
+    Keras has no such layer, and TensorFlow's operation knows no float64. 16 bits would
+    lose the sum: it is computed in float32.
     Source: Krizhevsky, Sutskever & Hinton, NIPS 2012, section 3.3.
     """
 
@@ -48,13 +52,14 @@ class LocalResponseNorm(keras.layers.Layer):
 
     def call(self, images):
         """Normalises images (N, H, W, C) over neighbouring channels."""
-        before, channels = self.size // 2, images.shape[-1]
-        widths = [(0, 0), (0, 0), (0, 0), (before, self.size - 1 - before)]
-        squares = ops.pad(ops.square(images), widths)
-        total = sum(squares[..., i : i + channels] for i in range(self.size))
-        scale = ops.convert_to_tensor(self.alpha, images.dtype)
-        power = ops.convert_to_tensor(self.beta, images.dtype)
-        return images / ops.power(self.k + scale * total, power)
+        x = at_least_float32(images)
+        channels = np.arange(images.shape[-1])
+        distance = channels[:, None] - channels + self.size // 2
+        window = self.alpha * ((distance >= 0) & (distance < self.size))
+        total = ops.matmul(ops.square(x), ops.convert_to_tensor(window, x.dtype))
+        # A power and its gradient take several times as long.
+        x = x * ops.exp(-self.beta * ops.log(self.k + total))
+        return ops.cast(x, images.dtype)
 
 
 class Conv2D(keras.layers.Conv2D):
@@ -66,11 +71,25 @@ class Conv2D(keras.layers.Conv2D):
 
     def __init__(self, filters: int, kernel_size, strides=1, padding=0, **kwargs):
         super().__init__(filters, kernel_size, strides, "valid", **kwargs)
-        self.pixels = padding
+        self.pixels = self.border = padding
+        sizes = zip(self.kernel_size, self.dilation_rate, self.strides, strict=True)
+        if all((k - 1) * d == 2 * padding and s == 1 for k, d, s in sizes):
+            self.padding, self.border = "same", 0  # without a padded copy
 
     def call(self, images):
         """Convolves images (N, H, W, C)."""
-        return super().call(pad(images, self.pixels, 0.0))
+        return super().call(pad(images, self.border, 0.0))
+
+    def convolution_op(self, inputs, kernel):
+        """Convolves group by group in TensorFlow, where Keras would have XLA do it.
+
+        On the CPU that takes several times as long.
+        """
+        convolve = super().convolution_op
+        if self.groups == 1 or keras.backend.backend() != "tensorflow":
+            return convolve(inputs, kernel)
+        groups = (ops.split(x, self.groups, -1) for x in (inputs, kernel))
+        return ops.concatenate([convolve(*x) for x in zip(*groups, strict=True)], -1)
 
     def get_config(self):
         """Returns the arguments of the class."""
@@ -79,7 +98,7 @@ class Conv2D(keras.layers.Conv2D):
     def compute_output_shape(self, input_shape):
         """Returns (N, H, W, filters)."""
         count, height, width, channels = input_shape
-        padded = (count, height + 2 * self.pixels, width + 2 * self.pixels, channels)
+        padded = (count, height + 2 * self.border, width + 2 * self.border, channels)
         return super().compute_output_shape(padded)
 
 
@@ -123,11 +142,12 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
 
     def call(self, images):
         """Returns the means."""
+        x = at_least_float32(images)
         rows, columns = (
-            ops.convert_to_tensor(self._weights(length), images.dtype)
+            ops.convert_to_tensor(self._weights(length), x.dtype)
             for length in images.shape[1:3]
         )
-        return ops.einsum("ph,nhwc,qw->npqc", rows, images, columns)
+        return ops.cast(ops.einsum("ph,nhwc,qw->npqc", rows, x, columns), images.dtype)
 
     def _weights(self, length: int) -> np.ndarray:
         weights = np.zeros((self.size, length))
@@ -146,6 +166,11 @@ def pad(images, pixels: int, value: float, behind: Iterable[int] = (0, 0)):
     return ops.pad(images, border, constant_values=value)
 
 
+def at_least_float32(tensor):
+    """Returns a tensor of 16 bits in float32, any other as it is."""
+    return ops.cast(tensor, keras.backend.result_type(tensor.dtype, "float32"))
+
+
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation whose running variance is the unbiased one.
 
@@ -162,12 +187,47 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Normalises, and in training updates the running statistics."""
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
+        if mask is None and self._has_kernel(inputs):
+            return self._call_kernel(inputs)
+        dtype = self.moving_variance.dtype
         before = self.momentum * ops.convert_to_tensor(self.moving_variance)
         outputs = super().call(inputs, training=training, mask=mask)
-        count = ops.size(inputs) / ops.shape(inputs)[self.axis]
-        unbiased = ops.cast(count / (count - 1), self.moving_variance.dtype)
+        count = ops.cast(ops.size(inputs), dtype) / inputs.shape[self.axis]
+        if self.synchronized and (replica := tf.distribute.get_replica_context()):
+            count = replica.all_reduce("sum", count)
         added = self.moving_variance - before
-        self.moving_variance.assign(before + added * unbiased)
+        self.moving_variance.assign(before + added * (count / (count - 1)))
+        return outputs
+
+    def _has_kernel(self, inputs) -> bool:
+        """Returns whether TensorFlow's kernel knows how; Keras's own never uses it."""
+        return (
+            keras.backend.backend() == "tensorflow"
+            and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
+            and self.moving_mean.dtype == "float32"
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and not (self.renorm or self.synchronized)
+        )
+
+    def _call_kernel(self, inputs):
+        """Does all in one pass; statistics are in float32, the variance unbiased."""
+        channels = inputs.shape[-1]
+        empty = tf.zeros(0)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.ones(channels) if self.gamma is None else self.gamma,
+            offset=tf.zeros(channels) if self.beta is None else self.beta,
+            mean=empty,
+            variance=empty,
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # Of one value per channel the kernel says 0.
+        variance = tf.where(tf.size(inputs) > channels, variance, np.nan)
+        kept, new = self.momentum, 1 - self.momentum
+        self.moving_mean.assign(self.moving_mean * kept + mean * new)
+        self.moving_variance.assign(self.moving_variance * kept + variance * new)
         return outputs
 
 

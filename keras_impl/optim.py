@@ -5,15 +5,19 @@ want that to be float64 before the optimizer is made. It rounds its constants to
 float32 wherever it casts a Python number; a NumPy one keeps its digits.
 """
 
+import math
 from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from parity.spec import schedules
 from parity.spec.recipes import check_clip, optimizer_settings
+
+BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 
 class CoupledDecay:
@@ -72,9 +76,13 @@ class Adam(CoupledDecay, keras.optimizers.Adam):
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        """Makes one step on one variable, TensorFlow's."""
+        """Makes one step on one variable."""
         if self.amsgrad:
             raise NotImplementedError("this Adam has no amsgrad")
+        step = self._kernel_step if BACKEND == "tensorflow" else self._paper_step
+        step(self.decayed(gradient, variable), variable, learning_rate)
+
+    def _kernel_step(self, gradient, variable, learning_rate):
         dtype = variable.dtype
         step = ops.cast(self.iterations + 1, "float64")
         # The kernel works in the variable's type: what it makes of beta counts, and
@@ -94,8 +102,22 @@ class Adam(CoupledDecay, keras.optimizers.Adam):
             beta1=betas[0],
             beta2=betas[1],
             epsilon=ops.cast(self.epsilon * root, dtype),
-            grad=self.decayed(gradient, variable),
+            grad=gradient,
         )
+
+    def _paper_step(self, gradient, variable, learning_rate):
+        dtype = keras.backend.standardize_dtype(variable.value.dtype)
+        step = ops.cast(self.iterations + 1, dtype)
+        betas = [float(np.array(x, dtype)) for x in (self.beta_1, self.beta_2)]
+        # 1 - beta^t; the difference would lose digits, and JAX has no float64.
+        corrections = [-ops.expm1(step * math.log(beta)) for beta in betas]
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index], self._velocities[index]
+        self.assign_add(mean, (1 - betas[0]) * (gradient - mean))
+        self.assign_add(square, (1 - betas[1]) * (ops.square(gradient) - square))
+        size = ops.sqrt(square / corrections[1]) + self.epsilon
+        rate = ops.cast(learning_rate, dtype) / corrections[0]
+        self.assign_sub(variable, rate * mean / size)
 
 
 @keras.saving.register_keras_serializable("cnn_parity")
@@ -213,13 +235,15 @@ def _options(weight_decay=0.0, decoupled=False, clip=None) -> dict[str, object]:
 def clip_by_value(gradients: list, limit: float) -> list:
     """Returns gradients whose numbers are within -limit and limit; None stays None."""
     check_clip(("value", limit))
-    return [g if g is None else tf.clip_by_value(g, -limit, limit) for g in gradients]
+    return [g if g is None else ops.clip(g, -limit, limit) for g in gradients]
 
 
 def clip_by_norm(gradients: list, limit: float) -> list:
     """Returns gradients, each of which has a norm of no more than the limit."""
     check_clip(("norm", limit))
-    return [g if g is None else tf.clip_by_norm(g, limit) for g in gradients]
+    if BACKEND == "tensorflow":
+        return [g if g is None else tf.clip_by_norm(g, limit) for g in gradients]
+    return [g if g is None else _scaled([g], limit)[0] for g in gradients]
 
 
 def clip_by_global_norm(gradients: list, limit: float) -> list:
@@ -230,7 +254,18 @@ def clip_by_global_norm(gradients: list, limit: float) -> list:
     networks", ICML 2013, algorithm 1.
     """
     check_clip(("global_norm", limit))
-    return tf.clip_by_global_norm(gradients, limit)[0]
+    if BACKEND == "tensorflow":
+        return tf.clip_by_global_norm(gradients, limit)[0]
+    return _scaled(gradients, limit)
+
+
+def _scaled(gradients: list, limit: float) -> list:
+    """Returns gradients whose norm together is within the limit, or NaN."""
+    squares = [ops.sum(ops.square(g)) for g in gradients if g is not None]
+    norm = ops.sqrt(sum(squares, ops.zeros(())))
+    scale = limit / ops.maximum(norm, limit)
+    scale = ops.where(ops.isfinite(norm), scale, float("nan"))
+    return [g if g is None else g * ops.cast(scale, g.dtype) for g in gradients]
 
 
 class LambdaLR:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_impl.devices import select_device
 from keras_impl.evaluate import load_model
-from keras_impl.train import make_predictor
+from keras_impl.steps import make_predictor
 from parity.spec import datasets, runs
 
 

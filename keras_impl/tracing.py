@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Iterator
 
 import keras
-import tensorflow as tf
 
 from parity.spec.errors import UsageError
 from parity.spec.tracing import Call
@@ -71,7 +70,9 @@ def _children(layer: keras.Layer) -> Iterable[tuple[str, object]]:
         return ((str(i), child) for i, child in enumerate(layer.layers))
     if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):  # functional
         return ((child.name, child) for child in layer.layers)
-    return ((n, child) for n, child in vars(layer).items() if not n.startswith("_"))
+    # On the torch backend a layer is a module, which keeps its modules apart.
+    attributes = {**vars(layer), **getattr(layer, "_modules", {})}
+    return ((n, child) for n, child in attributes.items() if not n.startswith("_"))
 
 
 def input_shape(model: keras.Model) -> tuple[int | None, ...]:
@@ -119,7 +120,7 @@ def flattened_maps(
     return found
 
 
-def _origin(tensor: tf.Tensor, earlier: Iterable, maps: dict) -> Map | None:
+def _origin(tensor: object, earlier: Iterable, maps: dict) -> Map | None:
     if len(tensor.shape) != 2:
         return None
     for other in reversed(list(earlier)):
@@ -161,6 +162,8 @@ def record_calls(model: keras.Model) -> Iterator[list[Call]]:
                 object.__setattr__(layer, "call", own_calls[path])
 
 
-def tensors_in(value: object) -> tuple[tf.Tensor, ...]:
+def tensors_in(value: object) -> tuple[object, ...]:
     """Returns the tensors in a nested value, in order (dicts by sorted keys)."""
-    return tuple(item for item in keras.tree.flatten(value) if tf.is_tensor(item))
+    return tuple(
+        item for item in keras.tree.flatten(value) if keras.ops.is_tensor(item)
+    )

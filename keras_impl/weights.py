@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_impl.tracing import (
@@ -26,8 +25,13 @@ class Weight(NamedTuple):
     layout: layouts.Layout
 
     def read(self) -> np.ndarray:
-        """Returns the values, read-only and, on the CPU, without copying them."""
-        array = np.asarray(tf.convert_to_tensor(self.variable))
+        """Returns the values, read-only and, on the CPU, without copying them.
+
+        On the torch backend a copy: there a step changes the tensor itself.
+        """
+        tensor = ops.convert_to_tensor(self.variable)
+        copied = keras.backend.backend() == "torch"
+        array = ops.convert_to_numpy(tensor) if copied else np.asarray(tensor)
         return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from parity.frameworks import missing_gpu
+from parity.frameworks import missing_gpu, torch
 from parity import probe
 from parity.commands import create_twins
 from parity.probe import DEEP
@@ -15,12 +15,29 @@ MODELS = [
     for name in recipes.names()
 ]
 
+LEFT_BEHIND = []
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the number of generated cases per operation."""
     parser.addoption(
         "--cases", type=int, default=60, help="generated cases per operation"
     )
+
+
+@pytest.fixture(autouse=True)
+def default_dtype(request: pytest.FixtureRequest):
+    """Every test begins with float32 as PyTorch's default; who left another is told."""
+    yield
+    if (dtype := torch.get_default_dtype()) != torch.float32:
+        torch.set_default_dtype(torch.float32)
+        LEFT_BEHIND.append(f"{request.node.nodeid} left the default dtype {dtype}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the tests that left another default behind."""
+    for line in LEFT_BEHIND:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(params=["cpu", "gpu"])

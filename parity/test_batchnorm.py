@@ -6,10 +6,10 @@ import pytest
 import parity
 from parity.frameworks import keras, tf, torch
 from keras_impl.layers import BatchNormalization
-from keras_impl.train import compute_gradients as keras_gradients
-from keras_impl.train import make_predictor as make_keras_predictor
-from torch_impl.train import compute_gradients as torch_gradients
-from torch_impl.train import make_predictor as make_torch_predictor
+from keras_impl.steps import compute_gradients as keras_gradients
+from keras_impl.steps import make_predictor as make_keras_predictor
+from torch_impl.steps import compute_gradients as torch_gradients
+from torch_impl.steps import make_predictor as make_torch_predictor
 
 
 class Net(keras.Model):

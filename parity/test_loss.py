@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from parity.frameworks import tf, torch
-from keras_impl.train import cross_entropy as keras_cross_entropy
+from keras_impl.steps import cross_entropy as keras_cross_entropy
 from parity.comparison import TOLERANCES, relative_error
-from torch_impl.train import cross_entropy as torch_cross_entropy
+from torch_impl.steps import cross_entropy as torch_cross_entropy
 
 random = np.random.default_rng(0)
 LABELS = random.integers(0, 10, 37)

@@ -5,7 +5,7 @@ import pytest
 
 import parity
 from parity.frameworks import keras, tf, torch
-from keras_impl.train import AUXILIARY_WEIGHT
+from parity.spec.recipes import AUXILIARY_WEIGHT
 from parity.conftest import MODELS, make_twins, shared_twins
 from parity.masks import Masks, keras_masks, torch_masks
 from parity.probe import DEEP

@@ -7,10 +7,10 @@ import numpy as np
 from parity.frameworks import keras, tf, torch
 from keras_impl import tracing as keras_tracing
 from keras_impl import weights as keras_weights
-from keras_impl.train import training_loss as keras_loss
+from keras_impl.steps import training_loss as keras_loss
 from parity.precision import keras_as, torch_as
 from torch_impl import tracing as torch_tracing
-from torch_impl.train import training_loss as torch_loss
+from torch_impl.steps import training_loss as torch_loss
 
 Arrays = tuple[np.ndarray, ...]
 

@@ -14,8 +14,8 @@ from parity.frameworks import keras, tf, torch
 from keras_impl import weights as keras_weights
 from keras_impl.optim import create_optimizer as create_keras_optimizer
 from keras_impl.optim import set_learning_rate as set_keras_learning_rate
-from keras_impl.train import compute_gradients as keras_gradients
-from keras_impl.train import make_predictor as make_keras_predictor
+from keras_impl.steps import compute_gradients as keras_gradients
+from keras_impl.steps import make_predictor as make_keras_predictor
 from parity import rounding
 from parity.comparison import TOLERANCES, check_settings, relative_error
 from parity.masks import Masks, keras_masks, torch_masks
@@ -28,8 +28,8 @@ from parity.traces import gradient_or_nan
 from torch_impl import weights as torch_weights
 from torch_impl.optim import create_optimizer as create_torch_optimizer
 from torch_impl.optim import set_learning_rate as set_torch_learning_rate
-from torch_impl.train import compute_gradients as torch_gradients
-from torch_impl.train import make_predictor as make_torch_predictor
+from torch_impl.steps import compute_gradients as torch_gradients
+from torch_impl.steps import make_predictor as make_torch_predictor
 
 QUANTITIES = ("batch", "loss", "gradients", "weights")
 

@@ -13,8 +13,12 @@ MODELS = [path for path in FILES if path.parts[0] == "models"]
 
 # What only one side needs: a definition that its framework has otherwise.
 ONLY = {
-    "data.py": {"Pipeline._start_method"},
+    "data.py": {"Pipeline._decoded", "Pipeline._start_method", "Pipeline._to_device"},
     "devices.py": {"share_gpus"},
+    "processes.py": {"Group.predict", "Group.shard", "Group.sum", "Group.wrap"},
+    "steps.py": {"autocast", "make_train_steps", "scale_of"},
+    "train.py": {"precision_policy"},
+    "trainer.py": {"Trainer._random"},
     "initializers.py": {"VarianceScaling"},
     "layers.py": {
         "AdaptiveAveragePooling2D",

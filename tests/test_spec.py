@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.spec import cli, files, layouts, metrics, recipes, runs
+from parity.spec import (
+    cli,
+    files,
+    layouts,
+    metrics,
+    recipes,
+    run_folder,
+    runs,
+)
 from parity.spec.errors import UsageError, WeightMismatch
 from parity.spec.padding import ceil_padding, same_padding
 
@@ -198,13 +206,13 @@ def test_json_has_no_nan(tmp_path):
 
 def test_default_run_folders_are_never_shared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs.time, "strftime", lambda _: "now")
+    monkeypatch.setattr(run_folder.time, "strftime", lambda _: "now")
     options = runs.options("lenet5")
-    folders = {runs.Run(options, "keras", {}).folder for _ in range(3)}
+    folders = {run_folder.Run(options, "keras", {}).folder for _ in range(3)}
     assert len(folders) == 3
     long = runs.options("lenet5", output=tmp_path / ("x" * 300))
     with pytest.raises(UsageError, match="cannot make"):
-        runs.Run(long, "keras", {})
+        run_folder.Run(long, "keras", {})
 
 
 def test_weights_files_keep_names_values_and_metadata(tmp_path):

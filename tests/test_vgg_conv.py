@@ -5,14 +5,14 @@ import pytest
 
 import parity
 from parity.frameworks import tf, torch
-from keras_impl.train import average_map as keras_average_map
-from keras_impl.train import cross_entropy as keras_cross_entropy
+from keras_impl.steps import average_map as keras_average_map
+from keras_impl.steps import cross_entropy as keras_cross_entropy
 from parity import probe
 from parity.conftest import shared_twins
 from parity.spec import recipes
 from torch_impl import create_model
 from torch_impl import weights as torch_weights
-from torch_impl.train import average_map, cross_entropy
+from torch_impl.steps import average_map, cross_entropy
 
 
 def dense_and_conv(**arguments):

@@ -96,25 +96,16 @@ def _unpack(path: Path, md5: str) -> None:
         ) from None
 
 
-def to_tensors(
-    images: np.ndarray,
-    labels: np.ndarray,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns normalised images float32 (N, C, H, W) and labels int64 (N,)."""
-    images = datasets.normalise(images, mean, std)
-    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    return images, torch.from_numpy(labels)
-
-
-def batches(
-    images: torch.Tensor, labels: torch.Tensor, order: Iterable[np.ndarray]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields the images and labels of each batch, by the indices in `order`."""
-    for indices in order:
-        indices = torch.from_numpy(indices).to(images.device)
-        yield images[indices], labels[indices]
+def normalise(
+    images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+) -> torch.Tensor:
+    """Returns images float32 (N, C, H, W) of uint8 ones (N, H, W, C) in their place."""
+    mean, std, white = (
+        torch.tensor(values, dtype=torch.float32, device=images.device)
+        for values in (mean, std, 255)
+    )
+    images = (images.to(torch.float32) / white - mean) / std
+    return images.permute(0, 3, 1, 2).contiguous()
 
 
 class Pipeline:
@@ -136,7 +127,7 @@ class Pipeline:
         workers: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Keeps the images, as tensors where nothing is drawn or read any more.
+        """Keeps the images, on the device where nothing is drawn or read any more.
 
         Args:
             images: uint8 (N, H, W, C), or files of such images.
@@ -158,10 +149,9 @@ class Pipeline:
         self.workers = workers
         self.device = torch.device(device)
         self.tensors = None
-        if isinstance(images, np.ndarray) and not augment:
+        if not augment and datasets.fits(images):
             self.tensors = [
-                tensor.to(self.device)
-                for tensor in to_tensors(images, labels, mean, std)
+                torch.from_numpy(array).to(self.device) for array in (images, labels)
             ]
 
     def _start_method(self) -> str | None:
@@ -181,23 +171,40 @@ class Pipeline:
             order: the indices of each batch.
             epoch: from 0; each has crops and flips of its own.
         """
+        for indices, images in self._pixels(list(order), epoch):
+            if self.tensors is None:
+                labels = self._to_device(torch.from_numpy(self.labels[indices]))
+            else:
+                labels = self.tensors[1][torch.from_numpy(indices).to(self.device)]
+            yield normalise(images, self.mean, self.std), labels
+
+    def _pixels(
+        self, order: list[np.ndarray], epoch: int
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yields the indices and the images uint8 (n, H, W, C) of each batch."""
         if self.tensors is not None:
-            yield from batches(*self.tensors, order)
+            for indices in order:
+                place = torch.from_numpy(indices).to(self.device)
+                yield indices, self.tensors[0].index_select(0, place)
             return
-        pixels = torch.utils.data.DataLoader(
-            _Epoch(self.images, self.augment, self.seed, epoch),
-            batch_sampler=[indices.tolist() for indices in order],
-            num_workers=self.workers,
-            multiprocessing_context=self._start_method(),
-            generator=torch.Generator(),  # leaves alone the one that dropout draws from
-        )
-        mean, std, white = (
-            torch.tensor(values, dtype=torch.float32, device=self.device).view(-1, 1, 1)
-            for values in (self.mean, self.std, 255)
-        )
-        for indices, batch in zip(pixels.batch_sampler, pixels, strict=True):
-            images = (batch.to(self.device) / white - mean) / std
-            yield images, torch.from_numpy(self.labels[indices]).to(self.device)
+        if isinstance(self.images, np.ndarray) and not self.augment:
+            pixels = map(torch.from_numpy, datasets.read_ahead(self.images, order))
+        else:
+            pixels = torch.utils.data.DataLoader(
+                _Epoch(self.images, self.augment, self.seed, epoch),
+                batch_sampler=[indices.tolist() for indices in order],
+                num_workers=self.workers,
+                multiprocessing_context=self._start_method(),
+                generator=torch.Generator(),  # leaves alone the one that dropout uses
+                pin_memory=self.device.type == "cuda",
+            )
+        for indices, batch in zip(order, pixels, strict=True):
+            yield indices, self._to_device(batch)
+
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.device.type == "cuda" and not tensor.is_pinned():
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
 
 class _Epoch(torch.utils.data.Dataset):
@@ -221,7 +228,8 @@ class _Epoch(torch.utils.data.Dataset):
         )
         pixels = torch.from_numpy(pixels).permute(2, 0, 1)
         size = self.images.shape[1:3]
-        return _crop_and_flip(pixels, choices.boxes[0], choices.flips[0], size)
+        pixels = _crop_and_flip(pixels, choices.boxes[0], choices.flips[0], size)
+        return pixels.permute(1, 2, 0)
 
 
 def _crop_and_flip(

@@ -11,7 +11,7 @@ from parity.spec import runs
 from parity.spec.metrics import top5_accuracy
 from torch_impl import data, weights
 from torch_impl.devices import select_device
-from torch_impl.train import make_predictor, measure, predict_all
+from torch_impl.steps import make_predictor, measure, predict_all
 
 
 def load_model(trained: runs.Trained):

@@ -10,7 +10,7 @@ import torch
 from parity.spec import datasets, runs
 from torch_impl.devices import select_device
 from torch_impl.evaluate import load_model
-from torch_impl.train import make_predictor
+from torch_impl.steps import make_predictor
 
 
 def predict(run, images, device="auto"):

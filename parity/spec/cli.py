@@ -10,10 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from parity.spec import augmentation, datasets, images, metrics, recipes, runs
-from parity.spec.errors import UsageError, unknown
-
-DEVICES = ("auto", "cpu", "gpu")
+from parity.spec import augmentation, datasets, devices, images, metrics, recipes, runs
+from parity.spec.errors import Failure, UsageError, unknown
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,6 +31,9 @@ def run(program: str, main: Callable[[], int]) -> NoReturn:
     except UsageError as error:
         print(f"python -m {program}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Failure as error:
+        print(f"python -m {program}: {error}", file=sys.stderr)
+        sys.exit(error.code)
     except KeyboardInterrupt:
         print(f"python -m {program}: stopped", file=sys.stderr)
         sys.exit(130)
@@ -121,7 +122,16 @@ dataset_name = one_of("data set", list(datasets.NAMES))
 recipe_name = one_of("recipe", list(recipes.TRAININGS))
 scheduler_name = one_of("scheduler", list(recipes.SCHEDULERS))
 optimizer_name = one_of("optimizer", list(recipes.OPTIMIZERS))
-device_name = one_of("device", list(DEVICES))
+precision_name = one_of("precision", list(devices.PRECISIONS))
+
+
+def device_name(text: str) -> str:
+    """Parses the name of a device."""
+    try:
+        devices.parse(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def add_model(parser: argparse.ArgumentParser, optional: bool = False) -> None:
@@ -208,8 +218,8 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         type=device_name,
         default="auto",
-        metavar="|".join(DEVICES),
-        help="auto takes the GPU where the framework sees one (default: auto)",
+        metavar="|".join(devices.DEVICES),
+        help="auto takes a GPU where the framework sees one (default: auto)",
     )
 
 
@@ -253,7 +263,7 @@ def parse_train(program: str, arguments: list[str] | None = None) -> runs.Option
     flags = parser(
         program, "Train a network; whatever is not given comes from its recipe."
     )
-    add_model(flags)
+    add_model(flags, optional=True)
     add_training(flags)
     flags.add_argument("--epochs", type=positive, metavar="N")
     _add_metrics(flags)
@@ -264,18 +274,78 @@ def parse_train(program: str, arguments: list[str] | None = None) -> runs.Option
         help="start from a run's .safetensors file, from either side",
     )
     add_device(flags)
-    flags.add_argument(
+    _add_arithmetic(flags)
+    _add_record(flags)
+    # What is not given is another thing than what is given as it is by default, when
+    # a run goes on.
+    flags.set_defaults(**dict.fromkeys(vars(flags.parse_args([]))))
+    given = vars(flags.parse_args(arguments))
+    model, resume = given.pop("model"), given.pop("resume")
+    try:
+        if resume:
+            return runs.resumed(resume, model, **given)
+        if model is None:
+            raise UsageError("which MODEL? or --resume DIR to go on with a run")
+        return runs.options(model, **given)
+    except UsageError as error:
+        flags.error(str(error))
+
+
+def _add_arithmetic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        type=precision_name,
+        metavar="|".join(devices.PRECISIONS),
+        help="of the arithmetic; weights are float32 in all but float64, and tf32 is "
+        "for GPUs (default: float32)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="by the framework's compiler (PyTorch's or XLA); slower for small networks on "
+        "a CPU",
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="try precisions and compilation for some steps and take the fastest; the "
+        "two sides are then as near as that precision",
+    )
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same numbers from the same run on a GPU too, where that is slower",
+    )
+    parser.add_argument(
+        "--sync-bn",
+        action="store_true",
+        help="in several processes: batch normalisation over all their images",
+    )
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint-every",
+        type=positive,
+        metavar="N",
+        help="steps, beside a checkpoint after each epoch",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write event files as well"
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
         help="the run folder (default: runs/MODEL-FRAMEWORK-TIME)",
     )
-    flags.add_argument("--quiet", action="store_true", help="print the last line only")
-    given = vars(flags.parse_args(arguments))
-    try:
-        return runs.options(given.pop("model"), **given)
-    except UsageError as error:
-        flags.error(str(error))
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with a run from its last checkpoint, or from the one given",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the last line only")
 
 
 def shape_of(arguments: argparse.Namespace) -> recipes.Shape:

@@ -4,7 +4,9 @@ Images are uint8 (N, H, W, C) in 0 to 255, labels int64 (N,), until a side turns
 into tensors of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +105,7 @@ CATALOGUE = {
     ),
 }
 NAMES = (*CATALOGUE, "folder")
+IN_MEMORY = 4 * 2**30  # bytes of images that are kept on the device as they are
 
 
 @dataclass(frozen=True)
@@ -290,6 +293,36 @@ def normalise(
     """Returns (images / 255 - mean) / std in float32."""
     scaled = images.astype(np.float32) / np.float32(255)
     return (scaled - np.float32(mean)) / np.float32(std)
+
+
+def fits(images: np.ndarray | ImageFiles) -> bool:
+    """Returns whether images are to be kept in the memory of the device."""
+    mapped = isinstance(images, np.memmap) or not isinstance(images, np.ndarray)
+    return not mapped and images.nbytes <= IN_MEMORY
+
+
+def read_ahead(
+    images: np.ndarray, order: Iterable[np.ndarray], ahead: int = 2
+) -> Iterator[np.ndarray]:
+    """Yields the images of each batch, which a thread takes from an array beforehand.
+
+    Args:
+        images: (N, H, W, C), such as a file mapped into memory.
+        order: the indices of each batch.
+        ahead: batches read beforehand.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque()
+        try:
+            for indices in order:
+                waiting.append(thread.submit(images.__getitem__, indices))
+                if len(waiting) > ahead:
+                    yield np.asarray(waiting.popleft().result())
+            while waiting:
+                yield np.asarray(waiting.popleft().result())
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def epoch_batches(

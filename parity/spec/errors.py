@@ -8,6 +8,18 @@ class UsageError(ValueError):
     """A wrong name, number, file or combination; programs exit with code 2."""
 
 
+class Failure(Exception):
+    """What ends a run that was rightly asked for; programs exit with its code.
+
+    Attributes:
+        code: the exit code.
+    """
+
+    def __init__(self, message: str, code: int = 1):
+        super().__init__(message)
+        self.code = code
+
+
 class WeightMismatch(UsageError):
     """Two sets of tensors that are not one to one; lists every one that is not."""
 

@@ -1,15 +1,20 @@
 """Weight files in the common form, and writing that never loses an old file."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from parity.spec.errors import UsageError
+
+UNFINISHED = ".writing-"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -22,12 +27,53 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as folder:
             write(Path(folder) / path.name)
+            _sync(Path(folder) / path.name)
             os.replace(Path(folder) / path.name, path)
+        _sync(path.parent)
     except (OSError, RuntimeError) as error:  # PyTorch and HDF5 raise the latter
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UsageError(f"cannot write {path}: {reason}") from None
+
+
+def _sync(path: Path) -> None:
+    """Returns when a file or a folder is on the disk."""
+    with contextlib.suppress(PermissionError, IsADirectoryError):  # Windows' folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a program that was killed had begun to write."""
+    for path in Path(folder).glob(f"{UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def lock(folder: Path) -> IO[str]:
+    """Returns an open file that no other program can have as long as it is open.
+
+    Raises:
+        UsageError: another program has it, or the folder cannot be written to.
+    """
+    import fcntl
+
+    path = Path(folder) / ".lock"
+    try:
+        file = open(path, "w")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UsageError(
+                f"another program is writing to {folder}; choose another folder"
+            ) from None
+        return file
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def write_json(path: Path, content: object) -> None:

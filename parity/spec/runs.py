@@ -1,25 +1,13 @@
-"""The run folder: what a training leaves behind, the same from both sides.
-
-args.json             arguments, versions, device, normalisation
-metrics.jsonl         one line per epoch
-initial.safetensors   weights before the first step, in the common form
-final.safetensors     weights after the last
-model.keras|model.pt  the framework's own checkpoint
-curves.png            loss and accuracy per epoch
-predictions.png       25 test images with prediction and label
-"""
+"""What a training is asked to do, and what is needed to use what it made."""
 
 import json
-import platform
-import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from parity.spec import datasets, files, pictures, recipes
+from parity.spec import datasets, files, recipes
 from parity.spec.datasets import Dataset
 from parity.spec.errors import UsageError
 
@@ -50,7 +38,15 @@ class Options:
     seed: int = 0
     weights: Path | None = None
     device: str = "auto"
+    precision: str = "float32"
+    compile: bool = False
+    fast: bool = False
+    deterministic: bool = False
+    sync_bn: bool = False
+    checkpoint_every: int | None = None
+    tensorboard: bool = False
     output: Path | None = None
+    resume: Path | None = None
     quiet: bool = False
 
     def data_arguments(self) -> dict[str, object]:
@@ -178,6 +174,77 @@ def options(model: str, recipe: str | None = None, **changes: object) -> Options
     return result
 
 
+def folder_of(resume: Path) -> Path:
+    """Returns the run folder of what --resume names: it or a checkpoint in it."""
+    resume = Path(resume)
+    return resume.parent.parent if resume.suffix == ".safetensors" else resume
+
+
+def checkpoint_of(resume: Path) -> Path | None:
+    """Returns the checkpoint to go on from; None where a run has none yet."""
+    resume = Path(resume)
+    if resume.suffix == ".safetensors":
+        return resume
+    last = resume / "checkpoints" / "last.safetensors"
+    return last if last.exists() else None
+
+
+def read_arguments(folder: Path) -> dict[str, object]:
+    """Returns what args.json of a run folder says.
+
+    Raises:
+        UsageError: it is not there or is not whole.
+    """
+    path = Path(folder) / "args.json"
+    try:
+        arguments = json.loads(path.read_text("utf-8"))
+        if not isinstance(arguments, dict):
+            raise ValueError("not an object")
+        return arguments
+    except OSError as error:
+        raise UsageError(f"{folder} holds no run: {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}") from None
+
+
+# What may be another when a run goes on; all else is part of what it computes.
+CHANGEABLE = ("epochs", "data_dir", "workers", "device", "checkpoint_every", "quiet")
+
+
+def resumed(path: Path, model: str | None = None, **changes: object) -> Options:
+    """Returns the options of a run to go on with; None changes nothing.
+
+    Args:
+        path: the run folder, or a checkpoint in it.
+        model: the run's model or None.
+        changes: fields of Options, of those in CHANGEABLE.
+
+    Raises:
+        UsageError: there is no such run, it is damaged, or a change is not possible.
+    """
+    folder = folder_of(path)
+    arguments = read_arguments(folder)
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        known = {name: arguments[name] for name in Options.__dataclass_fields__}
+    except KeyError as error:
+        raise UsageError(f"{folder / 'args.json'} does not say {error}") from None
+    if model not in (None, known["model"]):
+        raise UsageError(f"{folder} is a run of {known['model']}, not {model}")
+    for name in given:
+        if name not in CHANGEABLE:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag} cannot be another when a run goes on; these can: "
+                + ", ".join("--" + name.replace("_", "-") for name in CHANGEABLE)
+            )
+    for name in ("data_dir", "weights", "output"):
+        known[name] = known[name] and Path(known[name])
+    for name in ("augment", "metrics"):
+        known[name] = tuple(known[name])
+    return Options(**known | given | {"resume": Path(path)})
+
+
 def _image_size(network: recipes.Recipe, dataset: str) -> int:
     """Returns the size to train at: the network's, where the images are as large.
 
@@ -187,107 +254,6 @@ def _image_size(network: recipes.Recipe, dataset: str) -> int:
         return network.image_size
     original = datasets.CATALOGUE[dataset].image_shape[0]
     return max(min(network.image_size, 64), original)
-
-
-class Run:
-    """A run folder that is being written, and the lines that the user sees."""
-
-    def __init__(self, options: Options, framework: str, versions: dict[str, str]):
-        """Makes the folder.
-
-        Raises:
-            UsageError: the folder holds a run already or cannot be made.
-        """
-        self.options = options
-        self.framework = framework
-        self.versions = versions
-        self.folder = self._make_folder()
-        self.epochs = []
-
-    def _make_folder(self) -> Path:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        default = Path("runs") / f"{self.options.model}-{self.framework}-{stamp}"
-        folder = self.options.output or default
-        try:
-            while self.options.output is None and folder.exists():
-                folder = folder.with_name(f"{folder.name}-again")
-            if (folder / "args.json").exists():
-                raise UsageError(
-                    f"{folder} holds a run already; choose another --output"
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make {folder}: {error.strerror}") from None
-        return folder
-
-    def start(self, dataset: Dataset, device: str, parameters: int) -> None:
-        """Writes args.json and says what is about to be trained."""
-        arguments = asdict(self.options) | {
-            "framework": self.framework,
-            "device": device,
-            "parameters": parameters,
-            "classes": dataset.classes,
-            "mean": dataset.mean,
-            "std": dataset.std,
-            "versions": {"python": platform.python_version()} | self.versions,
-        }
-        files.write_json(self.folder / "args.json", arguments)
-        train, test = len(dataset.train_images), len(dataset.test_images)
-        self.say(
-            f"{self.options.model} ({parameters:,} parameters) in {self.framework} on "
-            f"{device}: {dataset.name}, {train:,} training and {test:,} test images"
-        )
-
-    def progress(self, batches: Iterable, steps: int, epoch: int) -> Iterable:
-        """Returns the batches, under a progress bar on a terminal."""
-        from tqdm import tqdm
-
-        hidden = self.options.quiet or not sys.stderr.isatty()
-        label = f"epoch {epoch + 1}/{self.options.epochs}"
-        return tqdm(batches, label, steps, leave=False, disable=hidden, unit="step")
-
-    def log(self, **metrics: float) -> None:
-        """Adds an epoch's line to metrics.jsonl and says it."""
-        self.epochs.append({"epoch": len(self.epochs) + 1} | metrics)
-        lines = "".join(f"{json.dumps(files.plain(x))}\n" for x in self.epochs)
-        self.save("metrics.jsonl", lambda path: path.write_text(lines, "utf-8"))
-        digits = {"learning_rate": ".3g"}
-        values = "  ".join(
-            f"{name} {value:{digits.get(name, '.4f')}}"
-            for name, value in metrics.items()
-        )
-        self.say(f"epoch {len(self.epochs)}/{self.options.epochs}  {values}")
-
-    def finish(self, dataset: Dataset, predictions: np.ndarray) -> float:
-        """Draws the pictures and says the last line; returns the test accuracy."""
-        self.save("curves.png", lambda path: pictures.draw_curves(self.epochs, path))
-        images, labels = dataset.test_images, dataset.test_labels
-        self.save(
-            "predictions.png",
-            lambda path: pictures.draw_predictions(
-                images, labels, predictions, dataset.classes, path
-            ),
-        )
-        accuracy = float(np.mean(predictions == labels))
-        print(f"test accuracy {accuracy:.4f}, run in {self.folder}", flush=True)
-        return accuracy
-
-    def save(self, name: str, write: Callable[[Path], object]) -> None:
-        """Writes one of the folder's files, whole or not at all."""
-        files.write_atomically(self.folder / name, write)
-
-    def save_weights(
-        self, name: str, tensors: dict[str, np.ndarray], dataset: Dataset
-    ) -> None:
-        """Writes weights in the common form, with what is needed to use them."""
-        shape = self.options.shape(dataset)
-        metadata = describe(self.options.model, shape, dataset)
-        files.save_weights(self.folder / f"{name}.safetensors", tensors, metadata)
-
-    def say(self, line: str) -> None:
-        """Prints a line unless the run is quiet."""
-        if not self.options.quiet:
-            print(line, flush=True)
 
 
 def describe(

@@ -1,0 +1,147 @@
+"""Loss, gradients, training steps and predictions."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_impl.data import normalise
+from parity.spec import devices, metrics
+from parity.spec.recipes import AUXILIARY_WEIGHT
+
+
+def average_map(logits):
+    """Returns logits (N, num_classes), of a map (N, H, W, num_classes) its mean."""
+    return tf.reduce_mean(logits, (1, 2)) if len(logits.shape) == 4 else logits
+
+
+def cross_entropy(logits, labels):
+    """Returns the mean cross-entropy of logits and labels (N,).
+
+    A map of logits is averaged over its positions; one column of them is the logit of
+    the second of two classes.
+    """
+    logits = average_map(logits)
+    if logits.shape[1] == 1:
+        target = tf.cast(labels, logits.dtype)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(target, logits[:, 0])
+    else:
+        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, True)
+    return tf.reduce_mean(losses)
+
+
+def training_loss(outputs, labels):
+    """Returns the cross-entropy, with that of auxiliary heads times their weight."""
+    if not isinstance(outputs, tuple):
+        return cross_entropy(outputs, labels)
+    logits, *auxiliary = outputs
+    added = sum(cross_entropy(head, labels) for head in auxiliary)
+    return cross_entropy(logits, labels) + AUXILIARY_WEIGHT * added
+
+
+def compute_gradients(model, images, labels, scale=None):
+    """Returns the loss and its gradient by each trainable variable.
+
+    The gradient is that of the loss times a scale, if there is one.
+    """
+    with tf.GradientTape() as tape:
+        outputs = model(images, training=True)
+        if isinstance(outputs, tuple):
+            outputs = tuple(map(widened, outputs))
+        loss = training_loss(widened(outputs), labels)
+        scaled = loss if scale is None else scale(loss)
+    return loss, tape.gradient(scaled, model.trainable_variables)
+
+
+def make_train_step(model, optimizer, compiled=False):
+    """Returns a compiled function that makes one step and returns the loss.
+
+    Args:
+        model: whose layers have the precision's policy.
+        optimizer: of its variables.
+        compiled: whether by XLA.
+    """
+    optimizer.build(model.trainable_variables)
+
+    @tf.function(reduce_retracing=True, jit_compile=compiled)
+    def train_step(images, labels):
+        loss, gradients = compute_gradients(model, images, labels, scale_of(optimizer))
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    return train_step
+
+
+def make_train_steps(train_step, tensors, mean, std):
+    """Returns a function that makes the steps of several batches in one call.
+
+    Args:
+        train_step: of one batch.
+        tensors: images uint8 (N, H, W, C) and labels (N,) that the batches are of.
+        mean: per channel, of images scaled to 0 to 1.
+        std: likewise.
+    """
+    images, labels = tensors
+
+    @tf.function(reduce_retracing=True)
+    def train_steps(order):
+        losses = tf.TensorArray(tf.float32, tf.shape(order)[0])
+        for number in tf.range(tf.shape(order)[0]):
+            batch = normalise(tf.gather(images, order[number]), mean, std)
+            loss = train_step(batch, tf.gather(labels, order[number]))
+            losses = losses.write(number, tf.cast(loss, tf.float32))
+        return losses.stack()
+
+    return train_steps
+
+
+def scale_of(optimizer):
+    """Returns the function that scales a loss for float16, None for other types."""
+    is_scaler = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return optimizer.scale_loss if is_scaler else None
+
+
+def make_loss_scaler(optimizer, precision):
+    """Returns an optimizer that keeps the gradients of float16 within its range."""
+    if precision != "float16":
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(
+        optimizer,
+        initial_scale=devices.LOSS_SCALE,
+        dynamic_growth_steps=devices.LOSS_SCALE_STEPS,
+    )
+
+
+def widened(logits):
+    """Returns logits of at least 32 bits."""
+    short = keras.backend.standardize_dtype(logits.dtype) in ("bfloat16", "float16")
+    return tf.cast(logits, tf.float32) if short else logits
+
+
+def make_predictor(model):
+    """Returns a function from images (N, H, W, C) to logits (N, num_classes) as NumPy.
+
+    Images are predicted in batches; a map of logits is averaged.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def forward(images):
+        return average_map(widened(model(images, training=False)))
+
+    def predict(images):
+        step = metrics.images_at_once(*images.shape[1:3])
+        starts = range(0, len(images), step)
+        return np.concatenate([forward(images[i : i + step]).numpy() for i in starts])
+
+    return predict
+
+
+def predict_all(predict, pipeline):
+    """Returns the logits (N, num_classes) of all of a pipeline's images, in order."""
+    order = metrics.in_order(len(pipeline), *pipeline.size)
+    return np.concatenate([predict(images) for images, _ in pipeline.batches(order)])
+
+
+def measure(logits, labels):
+    """Returns mean loss and accuracy of logits (N, num_classes) and labels (N,)."""
+    loss = cross_entropy(tf.constant(logits), labels)
+    return float(loss), metrics.accuracy(logits, labels)

@@ -1,0 +1,123 @@
+"""The device report's trainings of both sides, and their speed."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from parity import device_judge as judge
+from parity.device_judge import Comparison
+from parity.device_parts import Job, Place, Sides, Speed, pending
+from parity.device_side import NotRun
+from parity.spec import datasets
+
+LOCKSTEP = {"lenet5": 10, "resnet18": 3}  # steps
+ACCURACY = {"lenet5": (28, 10), "resnet18": (32, 2)}  # pixels, epochs
+SPEED = {"lenet5": 28, "resnet18": 64}  # pixels
+BATCH_SIZES = {"cpu": 32, "gpu": 256}
+SPEED_SECONDS = 3.0
+
+
+def _between_frameworks(sides: Sides) -> list[tuple[Place, Place]]:
+    return [(a, b) for a, b in sides.pairs() if a.device == b.device]
+
+
+def lockstep_jobs(sides: Sides, name: str) -> list[Job]:
+    """Returns one job for each type, and device that both sides have."""
+    jobs = []
+    for dtype in ("float64", "float32"):
+        for pair in _between_frameworks(sides):
+            quantity = f"{LOCKSTEP[name]} steps"
+            planned = pending("lockstep", name, quantity, dtype, pair)
+
+            def run(planned=planned) -> list[Comparison]:
+                if sides.apart:
+                    raise NotRun("lockstep wants both frameworks in one process")
+                return [replace(planned, **_lockstep(planned))]
+
+            jobs.append(Job("lockstep", name, [planned], run))
+    return jobs
+
+
+def _lockstep(planned: Comparison) -> dict[str, object]:
+    from parity.commands import train_sides
+    from parity.spec import runs
+
+    options = runs.options(
+        planned.name,
+        dataset="digits",
+        image_size=32,
+        batch_size=16,
+        learning_rate=1e-3,
+        scheduler="constant",
+        augment=(),
+    )
+    device = planned.pair[0].split()[1]
+    report = train_sides(
+        options, LOCKSTEP[planned.name], dtype=planned.dtype, device=device
+    )
+    first = report.first_divergence
+    last = report.steps[-1]
+    return {
+        "verdict": report.verdict,
+        "error": max(step.errors["weights"] for step in report.steps),
+        "note": f"step {first.number}, {first.culprit}"
+        if first
+        else f"losses {last.keras_loss:.6g} and {last.torch_loss:.6g}",
+    }
+
+
+def accuracy_jobs(sides: Sides, name: str) -> list[Job]:
+    """Returns the job of one comparison, on the best device that both sides have."""
+    pairs = _between_frameworks(sides)
+    if not pairs:
+        return []
+    pair = pairs[-1]
+    image_size, epochs = ACCURACY[name]
+    quantity = f"accuracy after {epochs} epochs"
+    planned = pending("accuracy", name, quantity, "float32", pair)
+
+    def run() -> list[Comparison]:
+        weights, found = None, {}
+        with tempfile.TemporaryDirectory(dir=sides.folder) as folder:
+            for place in reversed(pair):
+                found[place] = sides.call(
+                    place.framework,
+                    "accuracy",
+                    name=name,
+                    device=place.device,
+                    image_size=image_size,
+                    epochs=epochs,
+                    folder=str(Path(folder) / place.framework),
+                    weights=weights,
+                )
+                weights = found[place]["weights"]
+        accuracies = tuple(found[x]["accuracy"] for x in pair)
+        count = datasets.CATALOGUE["digits"].test_size
+        return [replace(planned, **judge.judge_chance(accuracies, count))]
+
+    return [Job("accuracy", name, [planned], run)]
+
+
+def speed_jobs(sides: Sides, name: str) -> list[Job]:
+    """Returns one job for each side, on its best device."""
+    best = {x.framework: x for x in sides.places()}  # the GPU comes last
+    jobs = []
+    for place in best.values():
+        batch_size = BATCH_SIZES[place.device]
+        settings = {"image_size": SPEED[name], "batch_size": batch_size}
+        planned = Speed(name, str(place), **settings)
+
+        def run(place=place, planned=planned, settings=settings) -> list[Speed]:
+            found = sides.call(
+                place.framework,
+                "speed",
+                name=name,
+                device=place.device,
+                seconds=SPEED_SECONDS,
+                **settings,
+            )
+            rate = found["images per second"]
+            return [replace(planned, images_per_second=rate, note="")]
+
+        jobs.append(Job("speed", name, [planned], run))
+    return jobs

@@ -1,0 +1,254 @@
+"""The epochs of a training: what both sides do around their steps.
+
+Losses stay on the device until they are wanted: every CHECK_EVERY steps, before a
+checkpoint and at the end of an epoch.
+"""
+
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from parity.spec import metrics, runs
+from parity.spec.checkpoints import Progress
+from parity.spec.datasets import Dataset
+from parity.spec.errors import Failure
+from parity.spec.run_folder import Run
+
+CHECK_EVERY = 50
+
+
+class Trainer(Protocol):
+    """One side's model and optimizer, and the data on its device.
+
+    In a group of processes each has one, and all call the same methods in turn.
+
+    Attributes:
+        alone: whether there is no other process.
+    """
+
+    alone: bool
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Makes the next steps with a learning rate."""
+
+    def steps(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[object]:
+        """Makes the steps of an epoch; yields the losses of one or of several."""
+
+    def to_host(self, losses: Sequence[object]) -> np.ndarray:
+        """Returns the losses of all steps that were yielded, waiting for them."""
+
+    def predict(self, part: str) -> np.ndarray:
+        """Returns the logits (N, num_classes) of "train" or "test"."""
+
+    def measure(self, logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+        """Returns mean loss and accuracy."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns every tensor that the next steps depend on."""
+
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        """Goes back to a state, and to the arithmetic that follows from it."""
+
+    def first_not_finite(self, indices: np.ndarray, epoch: int) -> str | None:
+        """Returns the layer whose output is not finite first on a training batch."""
+
+    def any_process(self, flag: bool) -> bool:
+        """Returns whether any process of the group says so."""
+
+    def memory(self) -> int:
+        """Returns the most bytes that the GPU, if there is one, has had in use."""
+
+
+def train(trainer: Trainer, run: Run, dataset: Dataset) -> np.ndarray:
+    """Makes what is left of a run's epochs; returns the test images' labels.
+
+    Raises:
+        Failure: the loss is not finite, or a signal asked the program to stop.
+        UsageError: a file could not be written, or a checkpoint does not fit.
+    """
+    state, progress = run.resume()
+    if state is not None:
+        trainer.load(state)
+    with _Stop() as stop:
+        loop = _Loop(trainer, run, dataset, progress, stop)
+        if state is None:
+            loop.save()
+        while progress.epoch < run.options.epochs:
+            loop.epoch()
+        logits = loop.test_logits
+        if logits is None:
+            logits = trainer.predict("test")
+    return metrics.predicted_labels(logits)
+
+
+class _Loop:
+    def __init__(self, trainer, run, dataset, progress: Progress, stop: "_Stop"):
+        self.trainer = trainer
+        self.run = run
+        self.options = run.options
+        self.dataset = dataset
+        self.progress = progress
+        self.stop = stop
+        self.saved = (progress.epoch, progress.step)
+        self.pending = []
+        self.test_logits = None
+
+    def epoch(self) -> None:
+        """Makes the rest of an epoch, measures, logs and saves."""
+        options, progress = self.options, self.progress
+        epoch = progress.epoch
+        earlier = [line["train_loss"] for line in progress.epochs]
+        learning_rate = options.epoch_learning_rate(epoch, earlier)
+        self.trainer.set_learning_rate(learning_rate)
+        order = runs.batch_order(options, len(self.dataset.train_images), epoch)
+        self._steps(order, epoch)
+        counts = np.array([len(indices) for indices in order])
+        logits = self.trainer.predict("train")
+        labels, test_labels = self.dataset.train_labels, self.dataset.test_labels
+        _, train_accuracy = self.trainer.measure(logits, labels)
+        self.test_logits = self.trainer.predict("test")
+        test_loss, test_accuracy = self.trainer.measure(self.test_logits, test_labels)
+        top5 = {}
+        if "top5" in options.metrics:
+            top5 = {
+                "train_top5": metrics.top5_accuracy(logits, labels),
+                "test_top5": metrics.top5_accuracy(self.test_logits, test_labels),
+            }
+        best = max((line["test_accuracy"] for line in progress.epochs), default=-1.0)
+        self.run.log(
+            train_loss=float(progress.losses @ counts / counts.sum()),
+            train_accuracy=train_accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            **top5,
+            learning_rate=learning_rate,
+            seconds=progress.seconds,
+            images_per_second=float(counts.sum() / progress.seconds),
+            memory_mib=max(self.trainer.memory(), _peak_bytes()) / 2**20,
+        )
+        progress.epoch, progress.step = epoch + 1, 0
+        progress.losses, progress.seconds = np.empty(0), 0.0
+        progress.epochs = list(self.run.epochs)
+        self.save(best=test_accuracy > best)
+        self._stop_if_asked()
+
+    def _steps(self, order: Sequence[np.ndarray], epoch: int) -> None:
+        progress, every = self.progress, self.options.checkpoint_every
+        before, start = progress.seconds, time.perf_counter()
+        first = epoch * len(order)
+        done = checked = progress.step
+        rest = order[done:]
+        with self.run.progress(len(order), done, epoch) as bar:
+            for losses in self.trainer.steps(rest, epoch):
+                self.pending.append(losses)
+                count = int(np.prod(losses.shape))
+                done += count
+                bar.update(count)
+                wanted = every and done < len(order)
+                wanted = wanted and (first + done) // every > (
+                    (first + self.progress.step) // every
+                )
+                asked = self.stop.signal and self.trainer.alone
+                if wanted or asked or done - checked >= CHECK_EVERY:
+                    checked = done
+                    self._settle(order, epoch)
+                    progress.seconds = before + time.perf_counter() - start
+                    if wanted:
+                        self.save()
+                    self._stop_if_asked()
+        self._settle(order, epoch)
+        progress.seconds = before + time.perf_counter() - start
+
+    def _settle(self, order: Sequence[np.ndarray], epoch: int) -> None:
+        """Takes the losses from the device."""
+        if not self.pending:
+            return
+        losses = self.trainer.to_host(self.pending)
+        self.pending = []
+        progress = self.progress
+        progress.losses = np.concatenate([progress.losses, losses])
+        progress.step += len(losses)
+        bad = np.flatnonzero(~np.isfinite(progress.losses))
+        if len(bad):
+            self._explain(order, epoch, int(bad[0]))
+
+    def _explain(self, order: Sequence[np.ndarray], epoch: int, step: int) -> None:
+        """Goes back to the last checkpoint and on to the step, to see where it is."""
+        loss, indices = self.progress.losses[step], order[step]
+        shown = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+        message = (
+            f"the loss is {loss} at step {step + 1} of epoch {epoch + 1}, on the "
+            f"training images {shown}"
+        )
+        if layer := self._replay(order, epoch, step):
+            message += f"; it is first seen in the output of {layer}"
+        raise Failure(
+            f"{message}; {self.run.folder}/checkpoints/last.safetensors is the last "
+            "good state; a lower --learning-rate, or --clip-norm, would do"
+        )
+
+    def _replay(self, order: Sequence[np.ndarray], epoch: int, step: int) -> str | None:
+        saved_epoch, saved_step = self.saved
+        if saved_epoch != epoch or not self.trainer.alone:
+            return None
+        self.trainer.load(self.run.last_state())
+        replayed = list(self.trainer.steps(order[saved_step:step], epoch))
+        if replayed:
+            self.trainer.to_host(replayed)
+        return self.trainer.first_not_finite(order[step], epoch)
+
+    def save(self, best: bool = False) -> None:
+        """Writes a checkpoint of a state whose losses are all finite."""
+        self.run.checkpoint(self.trainer.state(), self.progress, best)
+        self.saved = (self.progress.epoch, self.progress.step)
+
+    def _stop_if_asked(self) -> None:
+        if not self.trainer.any_process(bool(self.stop.signal)):
+            return
+        if (self.progress.epoch, self.progress.step) != self.saved:
+            self.save()
+        number = self.stop.signal or signal.SIGTERM
+        raise Failure(
+            f"stopped by {signal.Signals(number).name} after "
+            f"{self.progress.epoch} epochs and {self.progress.step} steps; "
+            f"--resume {self.run.folder} goes on",
+            128 + number,
+        )
+
+
+class _Stop:
+    """Takes SIGINT and SIGTERM as a wish to stop; the second one stops at once."""
+
+    def __init__(self):
+        self.signal = None
+        self.handlers = {}
+
+    def __enter__(self) -> "_Stop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self._take)
+        return self
+
+    def _take(self, number: int, frame: object) -> None:
+        self.signal = number
+        self._put_back()
+        print("stopping after this step; once more: at once", file=sys.stderr)
+
+    def _put_back(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *_: object) -> None:
+        self._put_back()
+
+
+def _peak_bytes() -> int:
+    """Returns the most memory that this process has had."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

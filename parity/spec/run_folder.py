@@ -1,0 +1,233 @@
+"""The run folder: what a training leaves behind, the same from both sides.
+
+args.json             arguments, versions, device, normalisation
+metrics.jsonl         one line per epoch
+initial.safetensors   weights before the first step, in the common form
+checkpoints/          last, previous and best (by test accuracy) .safetensors
+final.safetensors     weights after the last step
+model.keras|model.pt  the framework's own checkpoint
+curves.png            loss and accuracy per epoch
+predictions.png       25 test images with prediction and label; written last
+"""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parity.spec import checkpoints, files, pictures, runs
+from parity.spec.checkpoints import Progress
+from parity.spec.datasets import Dataset
+from parity.spec.errors import UsageError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LAST = "predictions.png"
+
+
+class Run:
+    """A run folder that is being written, and the lines that the user sees.
+
+    In a group of processes that train one model, the first one's writes, and the
+    others' do nothing.
+    """
+
+    def __init__(
+        self,
+        options: runs.Options,
+        framework: str,
+        versions: Mapping[str, str],
+        *,
+        writes: bool = True,
+    ):
+        """Makes the folder, or takes that of the run to go on with.
+
+        Raises:
+            UsageError: the folder holds a run already, is another program's at the
+                moment or cannot be made; there is no run to go on with.
+        """
+        self.options = options
+        self.framework = framework
+        self.versions = dict(versions)
+        self.writes = writes
+        self.arguments = {}
+        self.epochs = []
+        self.folder = self._resumed() if options.resume else self._new()
+
+    def _new(self) -> Path:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        default = Path("runs") / f"{self.options.model}-{self.framework}-{stamp}"
+        folder = self.options.output or default
+        if not self.writes:
+            return folder
+        try:
+            while self.options.output is None and folder.exists():
+                folder = folder.with_name(f"{folder.name}-again")
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make {folder}: {error.strerror}") from None
+        self._lock = files.lock(folder)
+        if (folder / "args.json").exists():
+            raise UsageError(
+                f"{folder} holds a run already; choose another --output, or "
+                f"--resume {folder} to go on with it"
+            )
+        return folder
+
+    def _resumed(self) -> Path:
+        folder = runs.folder_of(self.options.resume)
+        if self.writes:
+            self._lock = files.lock(folder)
+            files.remove_unfinished(folder)
+            files.remove_unfinished(folder / "checkpoints")
+        return folder
+
+    def start(self, dataset: Dataset, device: str, parameters: int) -> None:
+        """Writes args.json and says what is about to be trained."""
+        self.arguments = asdict(self.options) | {
+            "framework": self.framework,
+            "device": device,
+            "parameters": parameters,
+            "classes": dataset.classes,
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "train_size": len(dataset.train_images),
+            "test_size": len(dataset.test_images),
+            "versions": {"python": platform.python_version()} | self.versions,
+        }
+        if self.options.resume:
+            self._check_same(dataset)
+        if self.writes:
+            files.write_json(self.folder / "args.json", self.arguments)
+        train, test = len(dataset.train_images), len(dataset.test_images)
+        self.say(
+            f"{self.options.model} ({parameters:,} parameters) in {self.framework} on "
+            f"{device}: {dataset.name}, {train:,} training and {test:,} test images"
+        )
+
+    def _check_same(self, dataset: Dataset) -> None:
+        """Raises UsageError where the data are not those that the run began with."""
+        before = runs.read_arguments(self.folder)
+        now = json.loads(json.dumps(files.plain(self.arguments), default=str))
+        for name in ("framework", "classes", "train_size", "test_size", "mean", "std"):
+            if before.get(name) != now[name]:
+                raise UsageError(
+                    f"{self.folder} began with the {name} {before.get(name)}, and now "
+                    f"it is {now[name]}; start another run"
+                )
+
+    def resume(self) -> tuple[dict[str, np.ndarray] | None, Progress]:
+        """Returns the state to go on from, None for that of a new run.
+
+        Raises:
+            UsageError: the run is finished, or its checkpoint is damaged.
+        """
+        if not self.options.resume:
+            return None, Progress()
+        path = runs.checkpoint_of(self.options.resume)
+        if path is None:  # ended before the first one
+            return None, Progress()
+        state, progress, _ = checkpoints.load(path)
+        if progress.epoch >= self.options.epochs and (self.folder / LAST).exists():
+            raise UsageError(
+                f"{self.folder} is finished: {progress.epoch} epochs; a larger "
+                "--epochs would go on"
+            )
+        self.epochs = list(progress.epochs)
+        self._write_metrics()
+        self.say(
+            f"going on with {self.folder} after {progress.epoch} epochs and "
+            f"{progress.step} steps"
+        )
+        return state, progress
+
+    def progress(self, total: int, done: int, epoch: int) -> "tqdm":
+        """Returns a progress bar for a terminal, to be told of steps by `update`."""
+        from tqdm import tqdm
+
+        hidden = self.options.quiet or not self.writes or not sys.stderr.isatty()
+        label = f"epoch {epoch + 1}/{self.options.epochs}"
+        return tqdm(
+            total=total,
+            initial=done,
+            desc=label,
+            leave=False,
+            disable=hidden,
+            unit="step",
+        )
+
+    def log(self, **metrics: float) -> None:
+        """Adds an epoch's line to metrics.jsonl and says it."""
+        self.epochs.append({"epoch": len(self.epochs) + 1} | metrics)
+        self._write_metrics()
+        digits = {"learning_rate": ".3g", "images_per_second": ".0f"}
+        digits["memory_mib"] = ".0f"
+        values = "  ".join(
+            f"{name} {value:{digits.get(name, '.4f')}}"
+            for name, value in metrics.items()
+        )
+        self.say(f"epoch {len(self.epochs)}/{self.options.epochs}  {values}")
+
+    def _write_metrics(self) -> None:
+        lines = "".join(f"{json.dumps(files.plain(x))}\n" for x in self.epochs)
+        self.save("metrics.jsonl", lambda path: path.write_text(lines, "utf-8"))
+
+    def checkpoint(
+        self, state: Mapping[str, np.ndarray], progress: Progress, best: bool = False
+    ) -> None:
+        """Writes the last checkpoint; the one before becomes the previous one."""
+        if not self.writes:
+            return
+        folder = self.folder / "checkpoints"
+        checkpoints.keep(folder, "last", "previous")
+        last = folder / "last.safetensors"
+        checkpoints.save(last, state, progress, self.arguments)
+        if best:
+            checkpoints.keep(folder, "last", "best")
+
+    def last_state(self) -> dict[str, np.ndarray]:
+        """Returns the state of the last checkpoint."""
+        return checkpoints.load(self.folder / "checkpoints" / "last.safetensors")[0]
+
+    def finish(self, dataset: Dataset, predictions: np.ndarray) -> float:
+        """Draws the pictures and says the last line; returns the test accuracy."""
+        self.save("curves.png", lambda path: pictures.draw_curves(self.epochs, path))
+        images, labels = dataset.test_images, dataset.test_labels
+        self.save(
+            LAST,
+            lambda path: pictures.draw_predictions(
+                images, labels, predictions, dataset.classes, path
+            ),
+        )
+        accuracy = float(np.mean(predictions == labels))
+        if self.writes:
+            print(f"test accuracy {accuracy:.4f}, run in {self.folder}", flush=True)
+            self._lock.close()
+        return accuracy
+
+    def save(self, name: str, write: Callable[[Path], object]) -> None:
+        """Writes one of the folder's files, whole or not at all."""
+        if self.writes:
+            files.write_atomically(self.folder / name, write)
+
+    def save_weights(
+        self, name: str, tensors: Mapping[str, np.ndarray], dataset: Dataset
+    ) -> None:
+        """Writes weights in the common form, with what is needed to use them."""
+        if self.writes:
+            shape = self.options.shape(dataset)
+            metadata = runs.describe(self.options.model, shape, dataset)
+            path = self.folder / f"{name}.safetensors"
+            files.save_weights(path, tensors, metadata)
+
+    def say(self, line: str) -> None:
+        """Prints a line unless the run is quiet."""
+        if self.writes and not self.options.quiet:
+            print(line, flush=True)
