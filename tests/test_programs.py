@@ -51,7 +51,9 @@ def test_the_run_folder(side, trained):
     native = {"keras": "model.keras", "torch": "model.pt"}[side]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [
+            ".lock",
             "args.json",
+            "checkpoints",
             "metrics.jsonl",
             "initial.safetensors",
             "final.safetensors",

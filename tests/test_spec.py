@@ -255,7 +255,7 @@ def test_the_recipes_defaults():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: MODEL"),
+        ([], "which MODEL? or --resume DIR to go on with a run"),
         (["lenet"], "unknown model 'lenet'; did you mean lenet5 or lenet5_1998?"),
         (["lenet5", "--epochs", "0"], "'0' is not an integer of 1 or more"),
         (["lenet5", "--batch-size", "x"], "'x' is not an integer of 1 or more"),

@@ -110,7 +110,7 @@ class Auxiliary(layers.Layer):
         if self.pool:
             x = self.pool(images)  # (N, 4, 4, C)
         else:
-            window = [min(5, size) for size in images.shape[1:3]]
+            window = tuple(min(5, size) for size in images.shape[1:3])
             x = ops.average_pool(images, window, 3)  # (N, 4, 4, C)
         x = self.flatten(self.conv(x))  # (N, 2048)
         x = self.dropout(ops.relu(self.fc1(x)))  # (N, 1024)

@@ -302,8 +302,7 @@ def _add_arithmetic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="by the framework's compiler (PyTorch's or XLA); slower for small networks on "
-        "a CPU",
+        help="by PyTorch's compiler or by XLA; slower for small networks on a CPU",
     )
     parser.add_argument(
         "--fast",

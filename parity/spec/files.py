@@ -6,9 +6,9 @@ import math
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -53,27 +53,30 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def lock(folder: Path) -> IO[str]:
-    """Returns an open file that no other program can have as long as it is open.
+def lock(folder: Path, holder: object) -> Callable[[], None]:
+    """Keeps every other program from writing to a folder as long as an object lives.
+
+    Returns:
+        A function that ends it before.
 
     Raises:
-        UsageError: another program has it, or the folder cannot be written to.
+        UsageError: another program does, or the folder cannot be written to.
     """
     import fcntl
 
     path = Path(folder) / ".lock"
     try:
-        file = open(path, "w")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise UsageError(
-                f"another program is writing to {folder}; choose another folder"
-            ) from None
-        return file
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise UsageError(
+            f"another program is writing to {folder}; choose another folder"
+        ) from None
+    return weakref.finalize(holder, os.close, descriptor)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -73,7 +73,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot make {folder}: {error.strerror}") from None
-        self._lock = files.lock(folder)
+        self._unlock = files.lock(folder, self)
         if (folder / "args.json").exists():
             raise UsageError(
                 f"{folder} holds a run already; choose another --output, or "
@@ -84,7 +84,7 @@ class Run:
     def _resumed(self) -> Path:
         folder = runs.folder_of(self.options.resume)
         if self.writes:
-            self._lock = files.lock(folder)
+            self._unlock = files.lock(folder, self)
             files.remove_unfinished(folder)
             files.remove_unfinished(folder / "checkpoints")
         return folder
@@ -209,7 +209,7 @@ class Run:
         accuracy = float(np.mean(predictions == labels))
         if self.writes:
             print(f"test accuracy {accuracy:.4f}, run in {self.folder}", flush=True)
-            self._lock.close()
+            self._unlock()
         return accuracy
 
     def save(self, name: str, write: Callable[[Path], object]) -> None:
