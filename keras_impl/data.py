@@ -1,13 +1,24 @@
-"""Data sets through tensorflow-datasets, batches as TensorFlow tensors (NHWC)."""
+"""Data sets through tensorflow-datasets, batches as TensorFlow tensors (NHWC).
+
+Where Keras runs on another backend, batches are NumPy arrays, and tf.data, with which
+images are decoded in parallel and varied, is not there.
+"""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from parity.spec import augmentation, datasets, folders
+from parity.spec.errors import UsageError
+
+BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 
 def load(
@@ -121,7 +132,13 @@ class Pipeline:
         self.seed = seed
         self.workers = workers
         self.tensors = None
-        if not augment and datasets.fits(images):
+        if BACKEND != "tensorflow":
+            if augment:
+                raise UsageError(
+                    f"--augment is done by tf.data, and Keras runs on {BACKEND} here; "
+                    "KERAS_BACKEND=tensorflow, or --augment none, would do"
+                )
+        elif not augment and datasets.fits(images):
             self.tensors = tf.constant(images), tf.constant(labels)
 
     def __len__(self) -> int:
@@ -137,6 +154,13 @@ class Pipeline:
             order: the indices of each batch.
             epoch: from 0; each has crops and flips of its own.
         """
+        if BACKEND != "tensorflow":
+            order = list(order)
+            pixels = datasets.read_ahead(self.images, order)
+            for indices, images in zip(order, pixels, strict=True):
+                images = datasets.normalise(images, self.mean, self.std)
+                yield images, self.labels[indices]
+            return
         for indices, images in self._pixels(list(order), epoch):
             if self.tensors is None:
                 labels = tf.constant(self.labels[indices])

@@ -3,16 +3,18 @@
 import contextlib
 
 import keras
-import tensorflow as tf
 
 from parity.spec import devices
 from parity.spec.errors import UsageError
 
+BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+NAME = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}.get(BACKEND)
 
-def select_device(
-    name: str, *, tf32: bool = False, deterministic: bool = False
-) -> str:
-    """Returns TensorFlow's name of a device, set up as the PyTorch side sets it up.
+
+def select_device(name: str, *, tf32: bool = False, deterministic: bool = False) -> str:
+    """Returns the name of a device, set up as the PyTorch side sets it up.
 
     GPU memory is taken as it is needed.
 
@@ -23,26 +25,38 @@ def select_device(
         deterministic: whether the same operation gives the same result each time.
 
     Raises:
-        UsageError: a GPU is asked for and TensorFlow does not see it, or Keras runs on
-            another backend.
+        UsageError: a GPU is asked for and Keras's backend does not see it, or the
+            backend has no such setting.
     """
     wanted, index = devices.parse(name)
-    if keras.backend.backend() != "tensorflow":
+    if BACKEND == "tensorflow":
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
+    elif tf32 or deterministic:
+        flag = "--precision tf32" if tf32 else "--deterministic"
         raise UsageError(
-            f"Keras runs on {keras.backend.backend()!r} here; "
+            f"{flag} is TensorFlow's, and Keras runs on {BACKEND} here; "
             "KERAS_BACKEND=tensorflow would do"
         )
-    tf.config.experimental.enable_tensor_float_32_execution(tf32)
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
-    count = len(share_gpus())
+    count = _count_gpus()
     if wanted == "gpu" and not count:
-        raise UsageError("TensorFlow sees no GPU here; --device cpu or auto would do")
+        raise UsageError(f"{NAME} sees no GPU here; --device cpu or auto would do")
     if index >= max(count, 1):
-        raise UsageError(
-            f"TensorFlow sees {count} GPUs here; --device gpu:0 is the first"
-        )
+        raise UsageError(f"{NAME} sees {count} GPUs here; --device gpu:0 is the first")
     return "/CPU:0" if wanted == "cpu" or not count else f"/GPU:{index}"
+
+
+def _count_gpus() -> int:
+    if BACKEND == "tensorflow":
+        return len(share_gpus())
+    if BACKEND == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    import jax
+
+    return sum(device.platform == "gpu" for device in jax.devices())
 
 
 def share_gpus() -> list:

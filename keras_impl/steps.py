@@ -1,17 +1,25 @@
-"""Loss, gradients, training steps and predictions."""
+"""Loss, gradients, training steps and predictions.
+
+Losses and predictions run on any backend of Keras; gradients and steps are
+TensorFlow's, and `other_backends.py` has the others'.
+"""
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from keras_impl.data import normalise
 from parity.spec import devices, metrics
 from parity.spec.recipes import AUXILIARY_WEIGHT
 
+BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
 
 def average_map(logits):
     """Returns logits (N, num_classes), of a map (N, H, W, num_classes) its mean."""
-    return tf.reduce_mean(logits, (1, 2)) if len(logits.shape) == 4 else logits
+    return ops.mean(logits, (1, 2)) if len(logits.shape) == 4 else logits
 
 
 def cross_entropy(logits, labels):
@@ -22,11 +30,11 @@ def cross_entropy(logits, labels):
     """
     logits = average_map(logits)
     if logits.shape[1] == 1:
-        target = tf.cast(labels, logits.dtype)
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(target, logits[:, 0])
+        target = ops.cast(labels, logits.dtype)
+        losses = ops.binary_crossentropy(target, logits[:, 0], from_logits=True)
     else:
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, True)
-    return tf.reduce_mean(losses)
+    return ops.mean(losses)
 
 
 def training_loss(outputs, labels):
@@ -114,7 +122,7 @@ def make_loss_scaler(optimizer, precision):
 def widened(logits):
     """Returns logits of at least 32 bits."""
     short = keras.backend.standardize_dtype(logits.dtype) in ("bfloat16", "float16")
-    return tf.cast(logits, tf.float32) if short else logits
+    return ops.cast(logits, "float32") if short else logits
 
 
 def make_predictor(model):
@@ -122,15 +130,23 @@ def make_predictor(model):
 
     Images are predicted in batches; a map of logits is averaged.
     """
+    if BACKEND == "tensorflow":
 
-    @tf.function(reduce_retracing=True)
-    def forward(images):
-        return average_map(widened(model(images, training=False)))
+        @tf.function(reduce_retracing=True)
+        def forward(images):
+            return average_map(widened(model(images, training=False)))
+
+    else:
+
+        def forward(images):
+            return average_map(widened(model.predict_on_batch(images)))
 
     def predict(images):
         step = metrics.images_at_once(*images.shape[1:3])
-        starts = range(0, len(images), step)
-        return np.concatenate([forward(images[i : i + step]).numpy() for i in starts])
+        batches = (images[i : i + step] for i in range(0, len(images), step))
+        return np.concatenate(
+            [ops.convert_to_numpy(forward(batch)) for batch in batches]
+        )
 
     return predict
 
@@ -143,5 +159,5 @@ def predict_all(predict, pipeline):
 
 def measure(logits, labels):
     """Returns mean loss and accuracy of logits (N, num_classes) and labels (N,)."""
-    loss = cross_entropy(tf.constant(logits), labels)
+    loss = cross_entropy(ops.convert_to_tensor(logits), labels)
     return float(loss), metrics.accuracy(logits, labels)

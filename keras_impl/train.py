@@ -6,18 +6,23 @@ OPTIONS = cli.parse_train("keras_impl.train") if __name__ == "__main__" else Non
 
 import contextlib
 import math
+from importlib.metadata import version
 
 import keras
-import tensorflow as tf
 
 import keras_impl
-from keras_impl import data, processes, weights
+from keras_impl import data, weights
 from keras_impl.devices import select_device
 from keras_impl.optim import create_optimizer
 from keras_impl.steps import make_loss_scaler
-from keras_impl.trainer import Trainer
-from parity.spec import devices, files, loop, runs, trials
+from parity.spec import checkpoints, devices, loop, runs, trials
 from parity.spec.run_folder import Run
+
+if keras.backend.backend() == "tensorflow":
+    from keras_impl.processes import join
+    from keras_impl.trainer import Trainer
+else:
+    from keras_impl.other_backends import Trainer, join
 
 
 def train(options: runs.Options) -> Run:
@@ -27,7 +32,11 @@ def train(options: runs.Options) -> Run:
         UsageError: data, weights, device or folder that are not there or do not fit.
         Failure: the training was stopped, or its loss is not finite.
     """
-    group = processes.join(options)
+    with join(options) as group:
+        return _train(options, group)
+
+
+def _train(options, group):
     device = select_device(
         group.device(options.device),
         tf32=options.precision == "tf32",
@@ -35,18 +44,21 @@ def train(options: runs.Options) -> Run:
     )
     kind = "gpu" if "GPU" in device else "cpu"
     devices.check_precision(options.precision, kind)
-    dataset = options.scaled(data.load(**options.data_arguments()))
-    versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
-    with tf.device(device):
-        if options.fast:
+    with group.in_turn():
+        dataset = options.scaled(data.load(**options.data_arguments()))
+    backend = keras.backend.backend()
+    versions = {"keras": keras.__version__, backend: version(backend)}
+    with group.scope(device):
+        if options.fast and not options.resume:
             place = (create_trainer, device, group)
             options = trials.fastest(options, dataset, kind, *place)
         trainer = create_trainer(options, dataset, device, group)
         model = trainer.model
         run = Run(options, "keras", versions, writes=group.rank == 0)
+        group.share(run.folder)
         parameters = sum(math.prod(x.shape) for x in model.trainable_variables)
         run.start(dataset, device, parameters)
-        if not options.resume:
+        if not (run.folder / "initial.safetensors").exists():
             run.save_weights("initial", weights.state_dict(model), dataset)
         predictions = loop.train(trainer, run, dataset)
     run.save_weights("final", weights.state_dict(model), dataset)
@@ -62,8 +74,9 @@ def create_trainer(options, dataset, device, group):
             options.model, **options.shape(dataset).arguments(), seed=options.seed
         )
         if options.weights:
-            tensors, _ = files.load_weights(options.weights)
+            tensors = checkpoints.load_weights(options.weights)
             weights.load_state_dict(model, tensors, str(options.weights))
+        model = group.prepare(model, options.sync_bn)
         optimizer = create_optimizer(
             options.optimizer, options.learning_rate, **options.optimizer_arguments()
         )

@@ -2,8 +2,9 @@
 
 import time
 
+import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from keras_impl import data, tracing, weights
 from keras_impl.optim import set_learning_rate
@@ -14,8 +15,10 @@ from keras_impl.steps import (
     measure,
     predict_all,
 )
-from parity.spec import checkpoints
-from parity.spec.errors import UsageError
+from parity.spec import checkpoints, runs
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
 # Seconds that the steps of one call are to take at most, and how many they are.
 CALL_SECONDS = 0.1
@@ -41,6 +44,7 @@ class Trainer:
         self.options = options
         self.device = device
         self.group = group
+        group.check(runs.batch_order(options, len(dataset.train_images), 0), dataset)
         settings = {
             "mean": dataset.mean,
             "std": dataset.std,
@@ -55,10 +59,19 @@ class Trainer:
             "train": plain or self.train_set,
             "test": data.Pipeline(dataset.test_images, dataset.test_labels, **settings),
         }
-        self.train_step = make_train_step(model, optimizer, options.compile)
+        arguments = (model, optimizer, options.compile)
+        if self.alone:
+            self.train_step = make_train_step(*arguments)
+        else:
+            step = group.make_train_step(*arguments)
+            self.train_step = group.run(step)
         if tensors := self.train_set.tensors:
             statistics = (dataset.mean, dataset.std)
-            self.train_steps = make_train_steps(self.train_step, tensors, *statistics)
+            if self.alone:
+                steps = make_train_steps(self.train_step, tensors, *statistics)
+            else:
+                steps = group.make_train_steps(step, tensors, *statistics)
+            self.train_steps = steps
         self.predictor = make_predictor(model)
 
     @property
@@ -73,8 +86,7 @@ class Trainer:
     def steps(self, order, epoch):
         """Makes the steps of an epoch; yields the losses of one or of several."""
         if self.train_set.tensors is None:
-            for images, labels in self.train_set.batches(order, epoch):
-                yield self.train_step(images, labels)
+            yield from self._steps_of_files(order, epoch)
             return
         count, done = 1, 0
         while done < len(order):
@@ -87,52 +99,56 @@ class Trainer:
             if count < CALL_STEPS:
                 losses.numpy()
                 seconds = (time.perf_counter() - start) / len(batches)
+                seconds = self.group.mean(seconds)
                 count = min(2 * count, max(1, int(CALL_SECONDS / seconds)), CALL_STEPS)
+
+    def _steps_of_files(self, order, epoch):
+        if self.alone:
+            for images, labels in self.train_set.batches(order, epoch):
+                yield self.train_step(images, labels)
+            return
+        parts = [part for indices in order for part in self.group.shard(indices)]
+        batches = self.train_set.batches(parts, epoch)
+        for indices in order:
+            own = zip(*(next(batches) for _ in self.group.replicas), strict=True)
+            size = tf.constant(len(indices))
+            yield self.train_step(*map(self.group.spread, own), size)
 
     def to_host(self, losses):
         """Returns the losses (n,) of n steps."""
-        return np.concatenate([np.atleast_1d(x.numpy()) for x in losses]).astype(float)
+        losses = np.concatenate([np.atleast_1d(x.numpy()) for x in losses])
+        return self.group.sum(losses.astype(float))
 
     def predict(self, part):
         """Returns the logits (N, num_classes) of "train" or "test"."""
-        return predict_all(self.predictor, self.parts[part])
+        self.group.average(self.model)
+        return self.group.predict(self.predictor, self.parts[part], predict_all)
 
     def measure(self, logits, labels):
         """Returns mean loss and accuracy."""
         return measure(logits, labels)
 
     def state(self):
-        """Returns every tensor that the next steps depend on."""
+        """Returns every tensor that the next steps depend on.
+
+        A generator's are a row for each replica.
+        """
+        self.group.average(self.model)
         state = checkpoints.under("model", weights.state_dict(self.model))
         for index, variable in enumerate(self.optimizer.variables):
-            state[f"optimizer/{index}"] = np.asarray(variable)
+            state[f"optimizer/{index}"] = ops.convert_to_numpy(variable)
         for index, variable in enumerate(self._random()):
-            state[f"random/{index}"] = np.asarray(variable)
+            state[f"random/{index}"] = self.group.stack(variable)
         return state
 
     def load(self, state):
         """Goes back to a state."""
-        for name, variables in (
-            ("optimizer", self.optimizer.variables),
-            ("random", self._random()),
-        ):
-            tensors = checkpoints.part(state, name)
-            if len(tensors) != len(variables):
-                raise UsageError(
-                    f"the checkpoint has {len(tensors)} tensors of {name}, "
-                    f"not {len(variables)}"
-                )
-            for index, variable in enumerate(variables):
-                value = tensors[str(index)]
-                checkpoints.check_shape(f"{name}/{index}", value, variable.shape)
         model = checkpoints.part(state, "model")
         weights.load_state_dict(self.model, model, "the checkpoint")
-        for name, variables in (
-            ("optimizer", self.optimizer.variables),
-            ("random", self._random()),
-        ):
-            for index, variable in enumerate(variables):
-                variable.assign(state[f"{name}/{index}"])
+        for index, variable in enumerate(self.optimizer.variables):
+            variable.assign(state[f"optimizer/{index}"])
+        for index, variable in enumerate(self._random()):
+            self.group.unstack(variable, state[f"random/{index}"])
 
     def _random(self):
         """Returns the variables of the generators that dropout draws from."""
@@ -166,4 +182,4 @@ class Trainer:
             start = time.perf_counter()
             self.to_host(list(self.steps([indices], 0)))
             times.append(time.perf_counter() - start)
-        return len(indices) / min(times[1:])
+        return len(indices) / self.group.mean(min(times[1:]))

@@ -152,6 +152,8 @@ def network_bounds(
     """
     bounds = {}
     for name, effect in effects.items():
+        if name not in exact:  # it has no partner, and no bound will excuse it
+            continue
         unit = inputs.RESULT_UNITS[dtype]
         if name in ("gradients/loss", "steps/losses"):
             bounds[name] = inputs.bound(effect, inputs.RESULT_UNITS["float32"])

@@ -52,9 +52,9 @@ def _job(sides: Sides, study: Study) -> Job:
         for quantity in study.quantities
     }
 
-    def run() -> list[Comparison]:
-        fields = dict(_compare(sides, study))
-        return [replace(item, **fields[key]) for key, item in planned.items()]
+    def run() -> Iterator[Comparison]:
+        fields = _compare(sides, study)
+        return (replace(planned[key], **found) for key, found in fields)
 
     return Job(study.part, study.name, list(planned.values()), run)
 
@@ -63,7 +63,7 @@ def _compare(sides: Sides, study: Study) -> Iterator[tuple[tuple, dict]]:
     """Yields (quantity, dtype, pair) and the fields of each comparison."""
     arguments = {"name": study.name, "steps": study.steps}
     exact, effects = {}, {}
-    for dtype in study.dtypes:
+    for dtype in filter(sides.pairs, study.dtypes):
         found = {
             place: attempt(
                 sides.call,
@@ -79,7 +79,7 @@ def _compare(sides: Sides, study: Study) -> Iterator[tuple[tuple, dict]]:
         if dtype == "float64":
             exact = {x.framework: found[x] for x in found if x.device == "cpu"}
             effects = attempt(_effects, sides, study.dtypes[1:], arguments)
-        elif found:
+        else:
             bounds = attempt(_bounds, study.name, dtype, effects, exact)
         for pair in sides.pairs(dtype):
             needed = [found[x] for x in pair]
@@ -139,9 +139,9 @@ def convolution_job(sides: Sides) -> Job:
         for case in cases
     ]
 
-    def run() -> list[Comparison]:
-        fields = list(_compare_convolutions(sides))
-        return [replace(x, **y) for x, y in zip(planned, fields, strict=True)]
+    def run() -> Iterator[Comparison]:
+        fields = _compare_convolutions(sides)
+        return (replace(x, **y) for x, y in zip(planned, fields, strict=True))
 
     return Job("conv2d", "all cases", planned, run)
 
@@ -152,7 +152,7 @@ def _compare_convolutions(sides: Sides) -> Iterator[dict]:
     framework = sides.places()[0].framework
     magnitudes = sides.call(framework, "convolutions", absolute=True, **settings)
     exact = {}
-    for dtype in DTYPES:
+    for dtype in filter(sides.pairs, DTYPES):
         found = {
             place: attempt(
                 sides.call,

@@ -62,9 +62,11 @@ def _verdict(report: DeviceReport) -> str:
         FRAMEWORKS[name] for name, side in report.sides.items() if not side["gpu"]
     ]
     if len(without) == len(report.sides):
+        listed = report.machine.get("GPU by nvidia-smi", "none") != "none"
+        although = ", although nvidia-smi lists one" if listed else ""
         lines.append(
             f"**No GPU**: {' and '.join(without)} see{'s' * (len(without) == 1)} none "
-            "here, so everything below is the CPU's.\n"
+            f"here{although}, so everything below is the CPU's.\n"
         )
     elif without:
         lines.append(f"**{without[0]} sees no GPU here.**\n")

@@ -1,7 +1,7 @@
 """What the device report is made of: sides, places, and jobs with their plans."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -62,13 +62,13 @@ class Job:
         part: of PARTS.
         name: of the model, or of the grid.
         planned: what it gives, as it is when it is not run.
-        run: gives the same with results.
+        run: gives the same with results, in the same order.
     """
 
     part: str
     name: str
     planned: list[Comparison] | list[Speed]
-    run: Callable[[], list[Comparison] | list[Speed]]
+    run: Callable[[], Iterable[Comparison | Speed]]
 
     def not_run(self, why: str) -> list[Comparison] | list[Speed]:
         """Returns the plan with a reason."""
@@ -146,8 +146,11 @@ def attempt(call: Callable, *arguments, **keywords) -> dict | NotRun:
 
 
 def attempt_job(job: Job) -> list[Comparison] | list[Speed]:
-    """Returns a job's results, or its plan with why it could not be run."""
+    """Returns a job's results, and why the rest of its plan could not be run."""
+    done = []
     try:
-        return job.run()
+        for item in job.run():
+            done.append(item)
     except Exception as error:
-        return job.not_run(reason(error))
+        done += job.not_run(reason(error))[len(done) :]
+    return done

@@ -237,6 +237,7 @@ class Apart:
         return found
 
     def _start(self) -> None:
+        self.close()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "parity.device_side", self.framework],
             stdin=subprocess.PIPE,
@@ -249,7 +250,10 @@ class Apart:
         """Ends the process."""
         if self.process is not None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def serve(framework: str) -> None:

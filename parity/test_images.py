@@ -187,18 +187,30 @@ def test_images_in_memory_become_the_same_pixels(channels, augment):
         assert np.array_equal(ours, expected)
 
 
-def test_a_pipeline_of_plain_images_is_the_fast_way():
+@pytest.mark.parametrize("limit", [datasets.IN_MEMORY, 0])
+def test_plain_images_in_memory_and_streamed(limit, tmp_path, monkeypatch):
+    """Those that fit are on the device as they are; those of a file are read ahead."""
+    monkeypatch.setattr(datasets, "IN_MEMORY", limit)
     source = np.stack([picture(8, 9, seed) for seed in range(6)])
-    order = [np.array([4, 1]), np.array([0])]
+    np.save(tmp_path / "images.npy", source)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    order = [np.array([i, 5 - i]) for i in range(5)] + [np.array([0])]
+    statistics = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     for data in (keras_data, torch_data):
-        arguments = (source, np.arange(6), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-        pipeline = data.Pipeline(*arguments)
-        assert len(pipeline) == 6
-        assert pipeline.size == (8, 9)
-        expected = data.batches(*data.to_tensors(*arguments), order)
-        for got, wanted in zip(pipeline.batches(order), expected, strict=True):
-            assert np.array_equal(got[0], wanted[0])
-            assert np.array_equal(got[1], wanted[1])
+        for images in (source, mapped):
+            pipeline = data.Pipeline(images, np.arange(6) * 2, *statistics)
+            assert len(pipeline) == 6
+            assert pipeline.size == (8, 9)
+            assert (pipeline.tensors is None) == (images is mapped or limit == 0)
+            batches = list(pipeline.batches(order))
+            assert [y.numpy().tolist() for _, y in batches] == [
+                (2 * indices).tolist() for indices in order
+            ]
+            for indices, (batch, _) in zip(order, batches, strict=True):
+                expected = datasets.normalise(source[indices], *statistics)
+                if data is torch_data:
+                    expected = expected.transpose(0, 3, 1, 2)
+                assert np.array_equal(batch.numpy(), expected)
 
 
 def test_normalised_batches_of_files_are_bit_equal(folder):

@@ -48,13 +48,11 @@ def batches(steps, batch_size=32, size=28, torch_shift=0):
     for data, shift in ((keras_data, 0), (torch_data, torch_shift)):
         digits = data.load("digits", Path("unused"), size, size)
         count = steps * batch_size
-        statistics = (digits.mean, digits.std)
-        images, labels = data.to_tensors(
-            digits.train_images, digits.train_labels, *statistics
+        pipeline = data.Pipeline(
+            digits.train_images, digits.train_labels, digits.mean, digits.std
         )
-        indices = np.roll(np.arange(count) % len(labels), shift)
-        order = np.split(indices, steps)
-        sides.append(list(data.batches(images, labels, order)))
+        indices = np.roll(np.arange(count) % len(pipeline), shift)
+        sides.append(list(pipeline.batches(np.split(indices, steps))))
     return sides
 
 

@@ -23,18 +23,15 @@ BACKENDS = ("jax", "torch")
 BACKEND = keras.backend.backend()
 UNIT = 2.0**-24
 
-# One of each family, and each kind of layer.
+# One of each family.
 MODELS = {
     "alexnet": {"hidden_units": 16},
     "block_conv_pool": {},
-    "cnn_dropout": {},
     "cnn_padded_pool": {},
     "googlenet": {},
-    "googlenet_bn": {},
     "lenet5": {},
     "resnet18": {},
     "vgg11_bn": {"hidden_units": 16},
-    "vgg16_conv": {"hidden_units": 16},
 }
 TRAINED = {"lenet5": "adam", "resnet18": "momentum"}
 # One step's gradients are so small that Adam's epsilon counts.
@@ -200,13 +197,13 @@ def test_a_model_gives_the_same(model, found, expected):
     keys = [key for key in expected if key.startswith(f"models/{model}/")]
     assert keys == [key for key in found if key.startswith(f"models/{model}/")]
     for key in keys:
-        assert error(found[key], expected[key]) < 200 * UNIT, key
+        assert error(found[key], expected[key]) < 100 * UNIT, key
 
 
 @pytest.mark.parametrize("model", TRAINED)
 def test_keras_trains_it_alike(model, found, expected):
     losses, others = (x[f"training/{model}/losses"] for x in (found, expected))
-    assert error(losses, others) < 1e-4
+    assert error(losses, others) < 100 * UNIT
     assert len(set(losses.tolist())) == 3
     assert found[f"training/{model}/iterations"] == 3
 
@@ -222,7 +219,7 @@ def test_five_steps_are_the_papers(name, options, found, expected):
         assert side[f"{key}/iterations"] == 5
         for kind in ("", "stateless/") if side is found else ("",):
             for index, answer in enumerate(paper):
-                assert error(side[f"{key}/{kind}{index}"], answer) < 50 * UNIT
+                assert error(side[f"{key}/{kind}{index}"], answer) < 16 * UNIT
     assert found[f"{key}/stateless/iterations"] == 5
 
 

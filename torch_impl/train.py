@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 import torch_impl
-from parity.spec import devices, files, loop, runs, trials
+from parity.spec import checkpoints, devices, loop, runs, trials
 from parity.spec.run_folder import Run
 from torch_impl import data, processes, weights
 from torch_impl.devices import select_device
@@ -25,7 +25,11 @@ def train(options: runs.Options) -> Run:
         UsageError: data, weights, device or folder that are not there or do not fit.
         Failure: the training was stopped, or its loss is not finite.
     """
-    group = processes.join(options)
+    with processes.join(options) as group:
+        return _train(options, group)
+
+
+def _train(options, group):
     device = select_device(
         group.device(options.device),
         tf32=options.precision == "tf32",
@@ -33,18 +37,20 @@ def train(options: runs.Options) -> Run:
     )
     kind = "cpu" if device.type == "cpu" else "gpu"
     devices.check_precision(options.precision, kind)
-    dataset = options.scaled(data.load(**options.data_arguments()))
+    with group.in_turn():
+        dataset = options.scaled(data.load(**options.data_arguments()))
     versions = {"torch": torch.__version__, "torchvision": version("torchvision")}
-    if options.fast:
+    if options.fast and not options.resume:
         options = trials.fastest(options, dataset, kind, create_trainer, device, group)
     # PyTorch draws dropout from one generator, each process its own.
     with seeded(options.seed + group.rank):
         trainer = create_trainer(options, dataset, device, group)
         model = trainer.model
         run = Run(options, "torch", versions, writes=group.rank == 0)
+        group.share(run.folder)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         run.start(dataset, str(device), parameters)
-        if not options.resume:
+        if not (run.folder / "initial.safetensors").exists():
             run.save_weights("initial", weights.state_dict(model), dataset)
         predictions = loop.train(trainer, run, dataset)
     run.save_weights("final", weights.state_dict(model), dataset)
@@ -59,9 +65,10 @@ def create_trainer(options, dataset, device, group):
         options.model, **options.shape(dataset).arguments(), seed=options.seed
     )
     if options.weights:
-        tensors, _ = files.load_weights(options.weights)
+        tensors = checkpoints.load_weights(options.weights)
         weights.load_state_dict(model, tensors, str(options.weights))
     model.to(device, torch.float64 if options.precision == "float64" else None)
+    model = group.prepare(model, options.sync_bn)
     optimizer = create_optimizer(
         options.optimizer,
         options.learning_rate,

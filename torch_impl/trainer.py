@@ -5,7 +5,7 @@ import time
 import numpy as np
 import torch
 
-from parity.spec import checkpoints
+from parity.spec import checkpoints, layouts, runs
 from torch_impl import data, tracing, weights
 from torch_impl.optim import set_learning_rate
 from torch_impl.steps import (
@@ -36,6 +36,7 @@ class Trainer:
         self.options = options
         self.device = device
         self.group = group
+        group.check(runs.batch_order(options, len(dataset.train_images), 0), dataset)
         settings = {
             "mean": dataset.mean,
             "std": dataset.std,
@@ -80,6 +81,7 @@ class Trainer:
 
     def predict(self, part):
         """Returns the logits (N, num_classes) of "train" or "test"."""
+        self.group.average(self.model)
         return self.group.predict(self.predictor, self.parts[part], predict_all)
 
     def measure(self, logits, labels):
@@ -87,7 +89,11 @@ class Trainer:
         return measure(logits, labels)
 
     def state(self):
-        """Returns every tensor that the next steps depend on."""
+        """Returns every tensor that the next steps depend on.
+
+        A generator's are a row for each process.
+        """
+        self.group.average(self.model)
         state = checkpoints.under("model", weights.state_dict(self.model))
         for index, tensors in self.optimizer.state_dict()["state"].items():
             for name, value in tensors.items():
@@ -96,9 +102,11 @@ class Trainer:
                     state[f"optimizer/{index}/{name}"] = value
         for name, value in self.train_step.scaler.state_dict().items():
             state[f"scaler/{name}"] = np.asarray(value)
-        state["random/cpu"] = torch.get_rng_state().numpy()
+        random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
-            state["random/gpu"] = torch.cuda.get_rng_state(self.device).numpy()
+            random["gpu"] = torch.cuda.get_rng_state(self.device)
+        for name, value in random.items():
+            state[f"random/{name}"] = self.group.stack(value).numpy()
         return state
 
     def load(self, state):
@@ -108,13 +116,12 @@ class Trainer:
             name: checkpoints.part(state, name)
             for name in ("model", "optimizer", "scaler", "random")
         }
-        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         own = self.optimizer.state_dict() | {"state": {}}
+        shapes = {name: tuple(x.shape) for name, x in parts["optimizer"].items()}
+        wanted = _optimizer_shapes(self.optimizer) if shapes else {}
+        layouts.check(wanted, shapes, "the checkpoint's optimizer")
         for path, value in parts["optimizer"].items():
             index, _, name = path.partition("/")
-            checkpoints.check_shape(
-                path, value, parameters[int(index)].shape, scalar=name == "step"
-            )
             tensors = own["state"].setdefault(int(index), {})
             tensors[name] = torch.from_numpy(value.copy())
         weights.load_state_dict(self.model, parts["model"], source)
@@ -122,10 +129,14 @@ class Trainer:
         if parts["scaler"]:
             scaler = {name: value.item() for name, value in parts["scaler"].items()}
             self.train_step.scaler.load_state_dict(scaler)
-        torch.set_rng_state(torch.from_numpy(parts["random"]["cpu"].copy()))
-        if self.device.type == "cuda" and "gpu" in parts["random"]:
-            random = torch.from_numpy(parts["random"]["gpu"].copy())
-            torch.cuda.set_rng_state(random, self.device)
+        for name, rows in parts["random"].items():
+            if self.group.rank >= len(rows):
+                continue  # there were fewer processes: this one's has not been used
+            random = torch.from_numpy(rows[self.group.rank].copy())
+            if name == "cpu":
+                torch.set_rng_state(random)
+            elif self.device.type == "cuda":
+                torch.cuda.set_rng_state(random, self.device)
 
     def first_not_finite(self, indices, epoch):
         """Returns the layer whose output is not finite first on a training batch."""
@@ -160,4 +171,24 @@ class Trainer:
             start = time.perf_counter()
             self.to_host(list(self.steps([indices], 0)))
             times.append(time.perf_counter() - start)
-        return len(indices) / min(times[1:])
+        return len(indices) / self.group.mean(min(times[1:]))
+
+
+def _optimizer_shapes(optimizer):
+    """Returns the shapes of an optimizer's tensors after its first step, by path."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    probe = torch.zeros(2, requires_grad=True, device=parameters[0].device)
+    probe.grad = torch.zeros_like(probe)
+    other = type(optimizer)([probe])
+    other.param_groups[0].update(optimizer.param_groups[0] | {"params": [probe]})
+    other.step()
+    tensors = {
+        name: torch.as_tensor(value)
+        for name, value in other.state[probe].items()
+        if value is not None
+    }
+    return {
+        f"{index}/{name}": tuple(parameter.shape if tensor.ndim else ())
+        for index, parameter in enumerate(parameters)
+        for name, tensor in tensors.items()
+    }

@@ -302,24 +302,30 @@ def fits(images: np.ndarray | ImageFiles) -> bool:
 
 
 def read_ahead(
-    images: np.ndarray, order: Iterable[np.ndarray], ahead: int = 2
+    images: np.ndarray | ImageFiles, order: Iterable[np.ndarray], ahead: int = 2
 ) -> Iterator[np.ndarray]:
-    """Yields the images of each batch, which a thread takes from an array beforehand.
+    """Yields the images of each batch, which a thread reads beforehand.
 
     Args:
-        images: (N, H, W, C), such as a file mapped into memory.
+        images: uint8 (N, H, W, C), such as a file mapped into memory.
         order: the indices of each batch.
         ahead: batches read beforehand.
     """
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        if isinstance(images, ImageFiles):
+            return np.stack([images[index] for index in indices])
+        return np.asarray(images[indices])
+
     with ThreadPoolExecutor(1) as thread:
         waiting = deque()
         try:
             for indices in order:
-                waiting.append(thread.submit(images.__getitem__, indices))
+                waiting.append(thread.submit(read, indices))
                 if len(waiting) > ahead:
-                    yield np.asarray(waiting.popleft().result())
+                    yield waiting.popleft().result()
             while waiting:
-                yield np.asarray(waiting.popleft().result())
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -4,7 +4,8 @@ Losses stay on the device until they are wanted: every CHECK_EVERY steps, before
 checkpoint and at the end of an epoch.
 """
 
-import resource
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -14,11 +15,16 @@ from typing import Protocol
 
 import numpy as np
 
-from parity.spec import metrics, runs
+from parity.spec import checkpoints, metrics, runs
 from parity.spec.checkpoints import Progress
 from parity.spec.datasets import Dataset
-from parity.spec.errors import Failure
+from parity.spec.errors import Failure, UsageError
 from parity.spec.run_folder import Run
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
 
 CHECK_EVERY = 50
 
@@ -72,19 +78,52 @@ def train(trainer: Trainer, run: Run, dataset: Dataset) -> np.ndarray:
         Failure: the loss is not finite, or a signal asked the program to stop.
         UsageError: a file could not be written, or a checkpoint does not fit.
     """
+    try:
+        return _train(trainer, run, dataset)
+    except BaseException:
+        run.close()  # the error's traceback may keep it alive
+        raise
+
+
+def _train(trainer: Trainer, run: Run, dataset: Dataset) -> np.ndarray:
     state, progress = run.resume()
     if state is not None:
-        trainer.load(state)
+        steps = len(runs.batch_order(run.options, len(dataset.train_images), 0))
+        _load(trainer, state, progress, steps)
+        run.go_on(progress)
     with _Stop() as stop:
         loop = _Loop(trainer, run, dataset, progress, stop)
         if state is None:
-            loop.save()
+            loop.begin()
         while progress.epoch < run.options.epochs:
             loop.epoch()
         logits = loop.test_logits
         if logits is None:
             logits = trainer.predict("test")
     return metrics.predicted_labels(logits)
+
+
+def _load(
+    trainer: Trainer, state: dict[str, np.ndarray], progress: Progress, steps: int
+) -> None:
+    """Loads a checkpoint that may be anything, whole as it is.
+
+    Raises:
+        UsageError: it does not fit; the trainer is not to be used any more.
+    """
+    if progress.step > steps:
+        raise UsageError(
+            f"the checkpoint does not fit: {progress.step} steps are done, and an "
+            f"epoch has {steps}"
+        )
+    checkpoints.check(state, trainer.state())
+    try:
+        trainer.load(state)
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"the checkpoint does not fit: {reason}") from None
 
 
 class _Loop:
@@ -99,15 +138,20 @@ class _Loop:
         self.pending = []
         self.test_logits = None
 
+    def begin(self) -> None:
+        """Writes the first checkpoint."""
+        self._save(self._state([]))
+
     def epoch(self) -> None:
         """Makes the rest of an epoch, measures, logs and saves."""
         options, progress = self.options, self.progress
         epoch = progress.epoch
         earlier = [line["train_loss"] for line in progress.epochs]
-        learning_rate = options.epoch_learning_rate(epoch, earlier)
+        learning_rate = self.learning_rate = options.epoch_learning_rate(epoch, earlier)
         self.trainer.set_learning_rate(learning_rate)
         order = runs.batch_order(options, len(self.dataset.train_images), epoch)
         self._steps(order, epoch)
+        state = self._state(order)
         counts = np.array([len(indices) for indices in order])
         logits = self.trainer.predict("train")
         labels, test_labels = self.dataset.train_labels, self.dataset.test_labels
@@ -135,8 +179,8 @@ class _Loop:
         progress.epoch, progress.step = epoch + 1, 0
         progress.losses, progress.seconds = np.empty(0), 0.0
         progress.epochs = list(self.run.epochs)
-        self.save(best=test_accuracy > best)
-        self._stop_if_asked()
+        self._save(state, best=test_accuracy > best)
+        self._stop_if_asked(order)
 
     def _steps(self, order: Sequence[np.ndarray], epoch: int) -> None:
         progress, every = self.progress, self.options.checkpoint_every
@@ -160,8 +204,8 @@ class _Loop:
                     self._settle(order, epoch)
                     progress.seconds = before + time.perf_counter() - start
                     if wanted:
-                        self.save()
-                    self._stop_if_asked()
+                        self._save(self._state(order))
+                    self._stop_if_asked(order)
         self._settle(order, epoch)
         progress.seconds = before + time.perf_counter() - start
 
@@ -180,39 +224,58 @@ class _Loop:
 
     def _explain(self, order: Sequence[np.ndarray], epoch: int, step: int) -> None:
         """Goes back to the last checkpoint and on to the step, to see where it is."""
-        loss, indices = self.progress.losses[step], order[step]
-        shown = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
-        message = (
-            f"the loss is {loss} at step {step + 1} of epoch {epoch + 1}, on the "
-            f"training images {shown}"
-        )
+        loss = self.progress.losses[step]
+        message = f"the loss is {loss} {_where(order, epoch, step)}"
         if layer := self._replay(order, epoch, step):
             message += f"; it is first seen in the output of {layer}"
-        raise Failure(
-            f"{message}; {self.run.folder}/checkpoints/last.safetensors is the last "
-            "good state; a lower --learning-rate, or --clip-norm, would do"
-        )
+        self._fail(message)
 
     def _replay(self, order: Sequence[np.ndarray], epoch: int, step: int) -> str | None:
         saved_epoch, saved_step = self.saved
         if saved_epoch != epoch or not self.trainer.alone:
             return None
-        self.trainer.load(self.run.last_state())
+        try:
+            state = self.run.last_state()
+        except UsageError:
+            return None
+        self.trainer.load(state)
+        self.trainer.set_learning_rate(self.learning_rate)
         replayed = list(self.trainer.steps(order[saved_step:step], epoch))
         if replayed:
             self.trainer.to_host(replayed)
         return self.trainer.first_not_finite(order[step], epoch)
 
-    def save(self, best: bool = False) -> None:
-        """Writes a checkpoint of a state whose losses are all finite."""
-        self.run.checkpoint(self.trainer.state(), self.progress, best)
+    def _state(self, order: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the state to save; raises Failure where a weight is not finite.
+
+        The loss of a step is that before it: what the last one did is still unseen.
+        """
+        state = self.trainer.state()
+        if name := checkpoints.not_finite(state):
+            epoch, step = self.progress.epoch, self.progress.step
+            if not step:
+                raise Failure(f"the initial weights {name} are not finite")
+            after = _where(order, epoch, step - 1)
+            self._fail(f"the weights {name} are not finite {after}")
+        return state
+
+    def _fail(self, message: str) -> None:
+        last = self.run.folder / runs.LAST_CHECKPOINT
+        raise Failure(
+            f"{message}; a lower --learning-rate, or --clip-norm, would do, from the "
+            f"last good state with --weights {last}"
+        )
+
+    def _save(self, state: dict[str, np.ndarray], best: bool = False) -> None:
+        """Writes a checkpoint of a state whose losses and weights are all finite."""
+        self.run.checkpoint(state, self.progress, best)
         self.saved = (self.progress.epoch, self.progress.step)
 
-    def _stop_if_asked(self) -> None:
+    def _stop_if_asked(self, order: Sequence[np.ndarray]) -> None:
         if not self.trainer.any_process(bool(self.stop.signal)):
             return
         if (self.progress.epoch, self.progress.step) != self.saved:
-            self.save()
+            self._save(self._state(order))
         number = self.stop.signal or signal.SIGTERM
         raise Failure(
             f"stopped by {signal.Signals(number).name} after "
@@ -220,6 +283,13 @@ class _Loop:
             f"--resume {self.run.folder} goes on",
             128 + number,
         )
+
+
+def _where(order: Sequence[np.ndarray], epoch: int, step: int) -> str:
+    """Returns the words for a step and its batch."""
+    indices = order[step]
+    shown = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+    return f"at step {step + 1} of epoch {epoch + 1}, on the training images {shown}"
 
 
 class _Stop:
@@ -232,13 +302,17 @@ class _Stop:
     def __enter__(self) -> "_Stop":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.handlers[number] = signal.signal(number, self._take)
+                # Left alone where it is ignored, as in a shell's background.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self.handlers[number] = signal.signal(number, self._take)
         return self
 
     def _take(self, number: int, frame: object) -> None:
         self.signal = number
         self._put_back()
-        print("stopping after this step; once more: at once", file=sys.stderr)
+        # A print could come into the middle of another.
+        with contextlib.suppress(OSError):
+            os.write(2, b"stopping after this step; once more: at once\n")
 
     def _put_back(self) -> None:
         for number, handler in self.handlers.items():
@@ -249,6 +323,8 @@ class _Stop:
 
 
 def _peak_bytes() -> int:
-    """Returns the most memory that this process has had."""
+    """Returns the most memory that this process has had, 0 where that is unknown."""
+    if not resource:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

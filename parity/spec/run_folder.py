@@ -10,8 +10,11 @@ curves.png            loss and accuracy per epoch
 predictions.png       25 test images with prediction and label; written last
 """
 
+import contextlib
 import json
+import math
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +33,15 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 LAST = "predictions.png"
+OF_A_RUN = (
+    "args.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "initial.safetensors",
+    "final.safetensors",
+)
+# What a run's data are known by, besides its options.
+SAME = ("classes", "train_size", "test_size", "mean", "std")
 
 
 class Run:
@@ -74,11 +86,12 @@ class Run:
         except OSError as error:
             raise UsageError(f"cannot make {folder}: {error.strerror}") from None
         self._unlock = files.lock(folder, self)
-        if (folder / "args.json").exists():
+        if any((folder / name).exists() for name in OF_A_RUN):
             raise UsageError(
                 f"{folder} holds a run already; choose another --output, or "
                 f"--resume {folder} to go on with it"
             )
+        files.remove_unfinished(folder)
         return folder
 
     def _resumed(self) -> Path:
@@ -103,8 +116,9 @@ class Run:
             "versions": {"python": platform.python_version()} | self.versions,
         }
         if self.options.resume:
-            self._check_same(dataset)
-        if self.writes:
+            folder = self.folder
+            self._check_same(folder / "args.json", runs.read_arguments(folder))
+        elif self.writes:
             files.write_json(self.folder / "args.json", self.arguments)
         train, test = len(dataset.train_images), len(dataset.test_images)
         self.say(
@@ -112,41 +126,75 @@ class Run:
             f"{device}: {dataset.name}, {train:,} training and {test:,} test images"
         )
 
-    def _check_same(self, dataset: Dataset) -> None:
-        """Raises UsageError where the data are not those that the run began with."""
-        before = runs.read_arguments(self.folder)
+    def _check_same(self, path: Path, before: Mapping[str, object]) -> None:
+        """Raises UsageError where a file of the run says that it was another one."""
         now = json.loads(json.dumps(files.plain(self.arguments), default=str))
-        for name in ("framework", "classes", "train_size", "test_size", "mean", "std"):
-            if before.get(name) != now[name]:
+        for name in ("framework", *runs.FIXED, *SAME):
+            ours, theirs = now[name], before.get(name)
+            near = name in ("mean", "std") and ours != theirs and _near(ours, theirs)
+            if ours != theirs and not near:
                 raise UsageError(
-                    f"{self.folder} began with the {name} {before.get(name)}, and now "
-                    f"it is {now[name]}; start another run"
+                    f"{path} is of another run: the {name.replace('_', ' ')} is "
+                    f"{theirs} there, and here {ours}"
                 )
 
     def resume(self) -> tuple[dict[str, np.ndarray] | None, Progress]:
         """Returns the state to go on from, None for that of a new run.
 
+        Nothing is written before `go_on`: it may not fit.
+
         Raises:
-            UsageError: the run is finished, or its checkpoint is damaged.
+            UsageError: the run is finished, or its checkpoint is damaged or another
+                run's.
         """
         if not self.options.resume:
             return None, Progress()
         path = runs.checkpoint_of(self.options.resume)
         if path is None:  # ended before the first one
+            if self.writes:
+                files.write_json(self.folder / "args.json", self.arguments)
             return None, Progress()
-        state, progress, _ = checkpoints.load(path)
-        if progress.epoch >= self.options.epochs and (self.folder / LAST).exists():
+        try:
+            state, progress, arguments = checkpoints.load(path)
+        except UsageError as error:
+            raise UsageError(f"{error}{self._what_would_do(path)}") from None
+        self._check_same(path, arguments)
+        done, epochs = progress.epoch, self.options.epochs
+        if done > epochs or (done == epochs and progress.step):
+            raise UsageError(f"{path} is beyond --epochs {epochs}: {done} are done")
+        if done == epochs and (self.folder / LAST).exists():
             raise UsageError(
-                f"{self.folder} is finished: {progress.epoch} epochs; a larger "
-                "--epochs would go on"
+                f"{self.folder} is finished: {done} epochs; a larger --epochs would "
+                "go on"
             )
+        return state, progress
+
+    def _what_would_do(self, damaged: Path) -> str:
+        for name in ("last", "previous", "best"):
+            path = self.folder / "checkpoints" / f"{name}.safetensors"
+            with contextlib.suppress(UsageError):
+                if path != damaged:
+                    checkpoints.load(path)
+                    return f"; --resume {path} would do"
+        return "; no other checkpoint is left, so the run is to be started again"
+
+    def go_on(self, progress: Progress) -> None:
+        """Makes the folder that of the checkpoint, which has been found to fit."""
         self.epochs = list(progress.epochs)
-        self._write_metrics()
+        if self.writes:
+            path = runs.checkpoint_of(self.options.resume)
+            # The old pictures end an earlier training, not this one.
+            with contextlib.suppress(OSError):
+                (self.folder / LAST).unlink()
+            last = self.folder / runs.LAST_CHECKPOINT
+            if path.resolve() != last.resolve():
+                files.write_atomically(last, lambda file: shutil.copyfile(path, file))
+            files.write_json(self.folder / "args.json", self.arguments)
+            self._write_metrics()
         self.say(
             f"going on with {self.folder} after {progress.epoch} epochs and "
             f"{progress.step} steps"
         )
-        return state, progress
 
     def progress(self, total: int, done: int, epoch: int) -> "tqdm":
         """Returns a progress bar for a terminal, to be told of steps by `update`."""
@@ -186,11 +234,14 @@ class Run:
         if not self.writes:
             return
         folder = self.folder / "checkpoints"
-        checkpoints.keep(folder, "last", "previous")
-        last = folder / "last.safetensors"
-        checkpoints.save(last, state, progress, self.arguments)
-        if best:
-            checkpoints.keep(folder, "last", "best")
+        checkpoints.save(
+            folder / "last.safetensors",
+            state,
+            progress,
+            self.arguments,
+            old=folder / "previous.safetensors",
+            also=folder / "best.safetensors" if best else None,
+        )
 
     def last_state(self) -> dict[str, np.ndarray]:
         """Returns the state of the last checkpoint."""
@@ -209,8 +260,13 @@ class Run:
         accuracy = float(np.mean(predictions == labels))
         if self.writes:
             print(f"test accuracy {accuracy:.4f}, run in {self.folder}", flush=True)
-            self._unlock()
+        self.close()
         return accuracy
+
+    def close(self) -> None:
+        """Leaves the folder to other programs."""
+        if self.writes:
+            self._unlock()
 
     def save(self, name: str, write: Callable[[Path], object]) -> None:
         """Writes one of the folder's files, whole or not at all."""
@@ -230,4 +286,14 @@ class Run:
     def say(self, line: str) -> None:
         """Prints a line unless the run is quiet."""
         if self.writes and not self.options.quiet:
-            print(line, flush=True)
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                print(line, flush=True)
+
+
+def _near(ours: list[float], theirs: object) -> bool:
+    """Returns whether two means differ by what another machine's sums explain."""
+    try:
+        pairs = list(zip(ours, theirs, strict=True))
+        return all(math.isclose(x, y, rel_tol=1e-5) for x, y in pairs)
+    except (TypeError, ValueError):
+        return False

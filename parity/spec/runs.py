@@ -1,15 +1,28 @@
 """What a training is asked to do, and what is needed to use what it made."""
 
 import json
+import os
+import typing
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import UnionType
 
 import numpy as np
 
-from parity.spec import datasets, files, recipes
+from parity.spec import (
+    augmentation,
+    checkpoints,
+    datasets,
+    devices,
+    files,
+    metrics,
+    recipes,
+)
 from parity.spec.datasets import Dataset
-from parity.spec.errors import UsageError
+from parity.spec.errors import UsageError, unknown
+
+LAST_CHECKPOINT = Path("checkpoints", "last.safetensors")
 
 
 @dataclass(frozen=True)
@@ -177,25 +190,48 @@ def options(model: str, recipe: str | None = None, **changes: object) -> Options
 def folder_of(resume: Path) -> Path:
     """Returns the run folder of what --resume names: it or a checkpoint in it."""
     resume = Path(resume)
-    return resume.parent.parent if resume.suffix == ".safetensors" else resume
+    if resume.suffix == ".safetensors":
+        return Path(os.path.abspath(resume)).parent.parent
+    if resume.is_file():
+        raise UsageError(
+            f"{resume} is neither a run folder nor a checkpoint in one, "
+            f"DIR/{LAST_CHECKPOINT}"
+        )
+    return resume
 
 
 def checkpoint_of(resume: Path) -> Path | None:
-    """Returns the checkpoint to go on from; None where a run has none yet."""
+    """Returns the checkpoint to go on from; None where a run has none yet.
+
+    Raises:
+        UsageError: there was one.
+    """
     resume = Path(resume)
     if resume.suffix == ".safetensors":
         return resume
-    last = resume / "checkpoints" / "last.safetensors"
-    return last if last.exists() else None
+    last = resume / LAST_CHECKPOINT
+    if last.exists():
+        return last
+    for name in ("previous", "best"):
+        if (other := last.with_stem(name)).exists():
+            raise UsageError(f"{last} is not there; --resume {other} would do")
+    if (resume / "metrics.jsonl").exists():
+        raise UsageError(
+            f"{resume} has no checkpoint to go on from; {resume}/final.safetensors, "
+            "if it is there, starts another run with --weights"
+        )
+    return None
 
 
 def read_arguments(folder: Path) -> dict[str, object]:
-    """Returns what args.json of a run folder says.
+    """Returns what args.json of a run folder says, or else its last checkpoint.
 
     Raises:
-        UsageError: it is not there or is not whole.
+        UsageError: neither is there, or args.json is not whole.
     """
-    path = Path(folder) / "args.json"
+    path, last = Path(folder) / "args.json", Path(folder) / LAST_CHECKPOINT
+    if last.exists() and not path.exists():
+        return checkpoints.load(last)[2]
     try:
         arguments = json.loads(path.read_text("utf-8"))
         if not isinstance(arguments, dict):
@@ -203,12 +239,18 @@ def read_arguments(folder: Path) -> dict[str, object]:
         return arguments
     except OSError as error:
         raise UsageError(f"{folder} holds no run: {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}") from None
+    except (ValueError, RecursionError) as error:
+        hint = "; without it the checkpoint's would do" if last.exists() else ""
+        raise UsageError(f"{path} is damaged: {error}{hint}") from None
 
 
 # What may be another when a run goes on; all else is part of what it computes.
 CHANGEABLE = ("epochs", "data_dir", "workers", "device", "checkpoint_every", "quiet")
+FIXED = tuple(
+    name
+    for name in Options.__dataclass_fields__
+    if name not in (*CHANGEABLE, "weights", "tensorboard", "output", "resume")
+)
 
 
 def resumed(path: Path, model: str | None = None, **changes: object) -> Options:
@@ -238,11 +280,69 @@ def resumed(path: Path, model: str | None = None, **changes: object) -> Options:
                 f"{flag} cannot be another when a run goes on; these can: "
                 + ", ".join("--" + name.replace("_", "-") for name in CHANGEABLE)
             )
-    for name in ("data_dir", "weights", "output"):
-        known[name] = known[name] and Path(known[name])
-    for name in ("augment", "metrics"):
-        known[name] = tuple(known[name])
+    known = {name: _value(name, value, folder) for name, value in known.items()}
+    known["device"] = _device_name(known["device"])
+    _check_names(known, folder)
+    if known["weights"] and not known["weights"].exists():
+        known["weights"] = folder / "initial.safetensors"  # the same numbers
     return Options(**known | given | {"resume": Path(path)})
+
+
+def _device_name(written: str) -> str:
+    """Returns --device of what args.json says, the framework's name: /GPU:0, cuda:1."""
+    name = written.lower().removeprefix("/").replace("cuda", "gpu")
+    return name.removesuffix(":0")
+
+
+def _value(name: str, value: object, folder: Path) -> object:
+    """Returns an option's value out of what args.json says.
+
+    Raises:
+        UsageError: it is not of the option's type, or no number for it.
+    """
+    kinds = typing.get_type_hints(Options)[name]
+    kinds = typing.get_args(kinds) if isinstance(kinds, UnionType) else (kinds,)
+    least = 0 if name in ("seed", "workers", "weight_decay") else 1
+    for kind in kinds:
+        if typing.get_origin(kind) is tuple:
+            if isinstance(value, list) and all(isinstance(x, str) for x in value):
+                return tuple(value)
+        elif kind is Path:
+            if isinstance(value, str):
+                return Path(value)
+        elif kind is int:
+            if type(value) is int and least <= value < 2**63:
+                return value
+        elif kind is float:
+            if type(value) in (int, float) and (value > 0 or value == least == 0):
+                return value
+        elif type(value) is kind:
+            return value
+    raise UsageError(f"{folder / 'args.json'} is damaged: {name} is {value!r}")
+
+
+def _check_names(known: dict[str, object], folder: Path) -> None:
+    """Raises UsageError where args.json names what there is not."""
+    try:
+        recipes.find(known["model"])
+        recipes.training(known["recipe"])
+        recipes.optimizer_settings(known["optimizer"])
+        devices.parse(known["device"])
+        for kind, choices in (
+            ("dataset", datasets.NAMES),
+            ("scheduler", recipes.SCHEDULERS),
+            ("precision", devices.PRECISIONS),
+            ("augment", augmentation.NAMES),
+            ("metrics", metrics.METRICS),
+        ):
+            names = known[kind] if isinstance(known[kind], tuple) else (known[kind],)
+            for name in names:
+                if name not in choices:
+                    raise unknown(kind, name, choices)
+        if isinstance(known["batch_size"], str) and known["batch_size"] != "full":
+            raise unknown("batch size", known["batch_size"], ("full",))
+    except UsageError as error:
+        raise UsageError(f"{folder / 'args.json'} is damaged: {error}") from None
 
 
 def _image_size(network: recipes.Recipe, dataset: str) -> int:
@@ -268,6 +368,16 @@ def describe(
             "mean": dataset.mean,
             "std": dataset.std,
         }
+    return {name: json.dumps(value) for name, value in facts.items()}
+
+
+def _describe_checkpoint(arguments: dict[str, object]) -> dict[str, str]:
+    """Returns the metadata of a weights file out of a checkpoint's arguments."""
+    recipe, size = recipes.find(arguments["model"]), arguments["image_size"]
+    outputs = recipes.num_outputs(recipe, len(arguments["classes"]))
+    facts = {name: arguments[name] for name in ("model", "dataset", "classes")}
+    facts |= {name: arguments[name] for name in ("mean", "std")}
+    facts |= asdict(recipes.Shape(size, size, len(arguments["mean"]), outputs))
     return {name: json.dumps(value) for name, value in facts.items()}
 
 
@@ -308,23 +418,35 @@ class Trained:
 
 
 def find_trained(path: Path) -> Trained:
-    """Returns the final weights of a run folder, or those of a weights file.
+    """Returns the final weights of a run folder, or those of a file in it.
 
     Raises:
         UsageError: there is no such run or file, or it does not say its model.
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "final.safetensors"
+        folder, path = path, path / "final.safetensors"
+        best = folder / "checkpoints" / "best.safetensors"
+        if best.exists() and not path.exists():
+            raise UsageError(
+                f"{folder} is not finished; to train with --resume {folder} would do, "
+                f"or to give its best checkpoint, {best}"
+            )
     tensors, metadata = files.load_weights(path)
     try:
+        if "format" in metadata:
+            state, _, arguments = checkpoints.load(path)
+            tensors = checkpoints.part(state, "model")
+            metadata = _describe_checkpoint(arguments)
         facts = {name: json.loads(value) for name, value in metadata.items()}
         shape = recipes.Shape(
             *(facts[name] for name in recipes.Shape.__dataclass_fields__)
         )
         rest = (facts[name] for name in ("dataset", "classes", "mean", "std"))
         return Trained(path, tensors, facts["model"], shape, *rest)
-    except (KeyError, ValueError) as error:
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path} does not say how it was trained ({error}); "
             "give a run folder or the weights file of one"
