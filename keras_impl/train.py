@@ -69,12 +69,16 @@ def _train(options, group):
 
 def create_trainer(options, dataset, device, group):
     """Returns the trainer of a run, at its beginning."""
+    arguments = options.shape(dataset).arguments() | {"seed": options.seed}
+    tensors = None
+    if options.weights:
+        tensors = checkpoints.load_weights(options.weights)
+    elif options.precision == "float64":  # draws other numbers from the same seed
+        model = keras_impl.create_model(options.model, **arguments)
+        tensors = weights.state_dict(model)
     with precision_policy(options.precision):
-        model = keras_impl.create_model(
-            options.model, **options.shape(dataset).arguments(), seed=options.seed
-        )
-        if options.weights:
-            tensors = checkpoints.load_weights(options.weights)
+        model = keras_impl.create_model(options.model, **arguments)
+        if tensors:
             weights.load_state_dict(model, tensors, str(options.weights))
         model = group.prepare(model, options.sync_bn)
         optimizer = create_optimizer(
