@@ -54,7 +54,13 @@ def _train(options, group):
             options = trials.fastest(options, dataset, kind, *place)
         trainer = create_trainer(options, dataset, device, group)
         model = trainer.model
-        run = Run(options, "keras", versions, writes=group.rank == 0)
+        run = Run(
+            options,
+            "keras",
+            versions,
+            writes=group.rank == 0,
+            event_writer=event_writer,
+        )
         group.share(run.folder)
         parameters = sum(math.prod(x.shape) for x in model.trainable_variables)
         run.start(dataset, device, parameters)
@@ -102,6 +108,13 @@ def precision_policy(precision):
     finally:
         keras.config.set_floatx(before[0])
         keras.config.set_dtype_policy(before[1])
+
+
+def event_writer(folder, first_epoch):
+    """Returns what writes a run's epochs for TensorBoard."""
+    from keras_impl.records import EventWriter
+
+    return EventWriter(folder, first_epoch)
 
 
 def main() -> int:

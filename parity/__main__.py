@@ -7,7 +7,7 @@ are different, 2 on wrong usage.
 import argparse
 from pathlib import Path
 
-from parity import ops_command
+from parity import ops_command, runs_command
 from parity.spec import cli, runs, windows
 
 
@@ -82,6 +82,7 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     _add_show(commands)
     ops_command.add_arguments(commands)
+    runs_command.add_arguments(commands)
     given = flags.parse_args(arguments)
     if given.command == "receptive-field" and (given.model is None) != given.stacked:
         field.error("give a MODEL and --layer NAME, or --stacked and no MODEL")
@@ -265,6 +266,7 @@ def main() -> int:
         "receptive-field": _receptive_field,
         "show": _show,
         "ops": ops_command.run,
+        "runs": runs_command.main,
     }
     return commands[arguments.command](arguments)
 

@@ -15,8 +15,8 @@ from parity import device_inputs as inputs
 from parity import device_judge as judge
 from parity import device_report, device_side
 from parity.device_judge import Comparison
-from parity.device_page import page
 from parity.device_networks import network_job, step_job
+from parity.device_page import page
 from parity.device_parts import PARTS, Job, Sides, attempt_job
 from parity.device_side import NotRun
 from parity.spec import cli

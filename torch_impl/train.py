@@ -46,7 +46,13 @@ def _train(options, group):
     with seeded(options.seed + group.rank):
         trainer = create_trainer(options, dataset, device, group)
         model = trainer.model
-        run = Run(options, "torch", versions, writes=group.rank == 0)
+        run = Run(
+            options,
+            "torch",
+            versions,
+            writes=group.rank == 0,
+            event_writer=event_writer,
+        )
         group.share(run.folder)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         run.start(dataset, str(device), parameters)
@@ -76,6 +82,13 @@ def create_trainer(options, dataset, device, group):
         **options.optimizer_arguments(),
     )
     return Trainer(model, optimizer, dataset, options, device, group)
+
+
+def event_writer(folder, first_epoch):
+    """Returns what writes a run's epochs for TensorBoard."""
+    from torch_impl.records import EventWriter
+
+    return EventWriter(folder, first_epoch)
 
 
 def main() -> int:

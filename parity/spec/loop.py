@@ -91,6 +91,7 @@ def _train(trainer: Trainer, run: Run, dataset: Dataset) -> np.ndarray:
         steps = len(runs.batch_order(run.options, len(dataset.train_images), 0))
         _load(trainer, state, progress, steps)
         run.go_on(progress)
+    run.begin_events(progress.epoch)
     with _Stop() as stop:
         loop = _Loop(trainer, run, dataset, progress, stop)
         if state is None:
@@ -166,6 +167,7 @@ class _Loop:
             }
         best = max((line["test_accuracy"] for line in progress.epochs), default=-1.0)
         self.run.log(
+            **({} if epoch else {"first_loss": float(progress.losses[0])}),
             train_loss=float(progress.losses @ counts / counts.sum()),
             train_accuracy=train_accuracy,
             test_loss=test_loss,

@@ -58,6 +58,7 @@ class Run:
         versions: Mapping[str, str],
         *,
         writes: bool = True,
+        event_writer: Callable[[Path, int], object] | None = None,
     ):
         """Makes the folder, or takes that of the run to go on with.
 
@@ -69,6 +70,8 @@ class Run:
         self.framework = framework
         self.versions = dict(versions)
         self.writes = writes
+        self.event_writer = event_writer
+        self.events = None
         self.arguments = {}
         self.epochs = []
         self.folder = self._resumed() if options.resume else self._new()
@@ -116,8 +119,8 @@ class Run:
             "versions": {"python": platform.python_version()} | self.versions,
         }
         if self.options.resume:
-            folder = self.folder
-            self._check_same(folder / "args.json", runs.read_arguments(folder))
+            before = runs.read_arguments(self.folder)
+            self._check_same(f"{self.folder} began", before, "start another run")
         elif self.writes:
             files.write_json(self.folder / "args.json", self.arguments)
         train, test = len(dataset.train_images), len(dataset.test_images)
@@ -126,16 +129,18 @@ class Run:
             f"{device}: {dataset.name}, {train:,} training and {test:,} test images"
         )
 
-    def _check_same(self, path: Path, before: Mapping[str, object]) -> None:
+    def _check_same(self, what: str, before: Mapping[str, object], hint: str) -> None:
         """Raises UsageError where a file of the run says that it was another one."""
         now = json.loads(json.dumps(files.plain(self.arguments), default=str))
         for name in ("framework", *runs.FIXED, *SAME):
             ours, theirs = now[name], before.get(name)
             near = name in ("mean", "std") and ours != theirs and _near(ours, theirs)
             if ours != theirs and not near:
+                if name == "framework":
+                    hint = f"python -m {theirs}_impl.train goes on"
                 raise UsageError(
-                    f"{path} is of another run: the {name.replace('_', ' ')} is "
-                    f"{theirs} there, and here {ours}"
+                    f"{what} with the {name.replace('_', ' ')} {theirs}, and now it is "
+                    f"{ours}; {hint}"
                 )
 
     def resume(self) -> tuple[dict[str, np.ndarray] | None, Progress]:
@@ -158,7 +163,8 @@ class Run:
             state, progress, arguments = checkpoints.load(path)
         except UsageError as error:
             raise UsageError(f"{error}{self._what_would_do(path)}") from None
-        self._check_same(path, arguments)
+        hint = "if args.json was changed, remove it: the checkpoint says all of it"
+        self._check_same(f"{path} was made", arguments, hint)
         done, epochs = progress.epoch, self.options.epochs
         if done > epochs or (done == epochs and progress.step):
             raise UsageError(f"{path} is beyond --epochs {epochs}: {done} are done")
@@ -211,10 +217,17 @@ class Run:
             unit="step",
         )
 
+    def begin_events(self, first_epoch: int) -> None:
+        """Begins the files for TensorBoard, where they are asked for."""
+        if self.writes and self.options.tensorboard:
+            self.events = self.event_writer(self.folder, first_epoch)
+
     def log(self, **metrics: float) -> None:
         """Adds an epoch's line to metrics.jsonl and says it."""
         self.epochs.append({"epoch": len(self.epochs) + 1} | metrics)
         self._write_metrics()
+        if self.events:
+            self.events.write(len(self.epochs), metrics)
         digits = {"learning_rate": ".3g", "images_per_second": ".0f"}
         digits["memory_mib"] = ".0f"
         values = "  ".join(
@@ -265,6 +278,8 @@ class Run:
 
     def close(self) -> None:
         """Leaves the folder to other programs."""
+        if self.events:
+            self.events.close()
         if self.writes:
             self._unlock()
 
