@@ -97,7 +97,6 @@ class Group:
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         inner._all_reduce_sum_gradients = list
 
-        @tf.function(reduce_retracing=True, jit_compile=compiled)
         def compute(images, labels, size):
             share = tf.shape(labels)[0] / size
             scaled = scale_of(optimizer) or tf.identity
@@ -105,6 +104,9 @@ class Group:
                 model, images, labels, lambda x: scaled(x * tf.cast(share, x.dtype))
             )
             return loss * tf.cast(share, loss.dtype), gradients
+
+        if compiled:
+            compute = tf.function(compute, reduce_retracing=True, jit_compile=True)
 
         def step(images, labels, size):
             loss, gradients = compute(images, labels, size)

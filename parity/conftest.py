@@ -28,10 +28,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def default_dtype(request: pytest.FixtureRequest):
     """Every test begins with float32 as PyTorch's default; who left another is told."""
+    _put_back(f"what came before {request.node.nodeid}")
     yield
+    _put_back(request.node.nodeid)
+
+
+def _put_back(who: str) -> None:
     if (dtype := torch.get_default_dtype()) != torch.float32:
         torch.set_default_dtype(torch.float32)
-        LEFT_BEHIND.append(f"{request.node.nodeid} left the default dtype {dtype}")
+        LEFT_BEHIND.append(f"{who} left the default dtype {dtype}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

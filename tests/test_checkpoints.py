@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -192,11 +193,10 @@ def stopping_after(steps: int, number: int = signal.SIGTERM) -> type:
 def test_stopped_at_any_step_and_resumed(steps, number, whole, tmp_path):
     folder = tmp_path / "run"
     before = signal.getsignal(number)
-    with pytest.raises(
-        Failure, match=f"stopped by {number.name} .*--resume"
-    ) as failure:
+    with pytest.raises(Failure, match=f"stopped by {number.name} ") as failure:
         train(small_options(folder), stopping_after(steps, number))
     assert failure.value.code == 128 + number
+    assert str(failure.value).endswith(f"; --resume {folder} goes on")
     assert signal.getsignal(number) == before
     done = checkpoints.load(checkpoint(folder))[1]
     assert 4 * done.epoch + done.step == steps
@@ -222,6 +222,10 @@ def test_the_second_signal_ends_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(small_options(tmp_path / "run"), Twice)
     assert checkpoints.load(checkpoint(tmp_path / "run"))[1].step == 0
+
+
+# Of the moments at which something happens, in the quick tests and in all.
+STRIDES = [11, pytest.param(1, marks=pytest.mark.slow)]
 
 
 class Killed(BaseException):
@@ -273,9 +277,10 @@ def on_with(folder: Path) -> runs.Options:
     return runs.resumed(folder) if is_run else small_options(folder)
 
 
-def test_killed_between_any_two_calls_and_resumed(whole, tmp_path):
+@pytest.mark.parametrize("stride", STRIDES)
+def test_killed_between_any_two_calls_and_resumed(stride, whole, tmp_path):
     """Every moment that differs on the disk, and once more on the way from there."""
-    for count in itertools.count(1):
+    for count in itertools.count(1, stride):
         folder = tmp_path / str(count)
         if not killed_at(count, small_options(folder)):
             break
@@ -288,11 +293,12 @@ def test_killed_between_any_two_calls_and_resumed(whole, tmp_path):
     assert count > 80
 
 
-def test_a_disk_that_is_full_at_any_call(whole, tmp_path):
+@pytest.mark.parametrize("stride", STRIDES)
+def test_a_disk_that_is_full_at_any_call(stride, whole, tmp_path):
     """What was saved before is whole, and what is not saved is made again."""
     full = OSError(errno.ENOSPC, "No space left on device")
     failed = 0
-    for count in itertools.count(1):
+    for count in itertools.count(1, stride):
         folder = tmp_path / str(count)
         with pytest.MonkeyPatch.context() as patch:
             calls = Calls(patch, lambda number, count=count: number == count, full)
@@ -308,7 +314,7 @@ def test_a_disk_that_is_full_at_any_call(whole, tmp_path):
         if not (folder / "predictions.png").exists():
             train(on_with(folder))
         assert result(folder) == result(whole)
-    assert count > failed > 50
+    assert count > stride * failed > 50
 
 
 def test_a_longer_training_is_not_taken_for_finished(whole, tmp_path):
@@ -503,7 +509,7 @@ class Malicious:
     def __init__(self, trace: Path):
         self.trace = trace
 
-    def __reduce__(self):
+    def __reduce__(self):  # noqa: D105
         return Path.write_text, (self.trace, "executed")
 
 
@@ -532,9 +538,7 @@ def test_where_the_last_is_damaged_the_previous_would_do(stopped, whole):
     damaged = bytearray(last.read_bytes())
     damaged[-3] ^= 1
     last.write_bytes(damaged)
-    with pytest.raises(
-        UsageError, match="is damaged.*; --resume (.*) would do"
-    ) as error:
+    with pytest.raises(UsageError, match="is damaged.*; --resume .*") as error:
         train(runs.resumed(stopped))
     path = str(error.value).split("--resume ")[1].removesuffix(" would do")
     assert path == str(checkpoint(stopped, "previous"))
@@ -616,7 +620,7 @@ def test_args_json_damaged_or_edited(edit, stopped):
     before = content(stopped)
     with pytest.raises(UsageError) as error:
         train(runs.resumed(stopped))
-    assert "args.json" in str(error.value) or "unknown" in str(error.value)
+    assert re.search("args.json| began with ", str(error.value))
     assert "\n" not in str(error.value)
     assert content(stopped) == before
 
@@ -642,9 +646,7 @@ def test_what_may_be_another_and_what_not(stopped, tmp_path):
         runs.resumed(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", ["/CPU:0", "cpu", "cuda:1", "/GPU:1", "cuda:0", "cuda"]
-)
+@pytest.mark.parametrize("name", ["/CPU:0", "cpu", "cuda:1", "/GPU:1", "cuda:0"])
 def test_the_device_of_the_first_part(name, stopped):
     path = stopped / "args.json"
     path.write_text(edited("device", name)(path.read_text()))
@@ -676,9 +678,7 @@ def test_a_checkpoint_of_other_tensors(name, stopped, tmp_path):
     ):
         checkpoints.save(path, other, progress, arguments)
         before = content(stopped)
-        with pytest.raises(
-            UsageError, match="the checkpoint does not fit: .*" + message
-        ):
+        with pytest.raises(UsageError, match=f"checkpoint does not fit: .*{message}"):
             train(runs.resumed(stopped))
         assert content(stopped) == before
 
@@ -707,9 +707,7 @@ def test_the_checkpoint_of_another_run(stopped, tmp_path):
     other = train(small_options(tmp_path / "other", seed=1)).folder
     shutil.copyfile(checkpoint(other), checkpoint(stopped))
     before = content(stopped)
-    with pytest.raises(
-        UsageError, match="is of another run: the seed is 1 there, and h"
-    ):
+    with pytest.raises(UsageError, match="made with the seed 1, and now it is 0; if"):
         train(runs.resumed(stopped))
     shutil.copyfile(other / "final.safetensors", checkpoint(stopped))
     with pytest.raises(UsageError, match="is not a checkpoint of this program"):
@@ -729,7 +727,8 @@ def not_a_number(step: int, what: str) -> type:
                 self.done += 1
                 if self.done == step and what == "weight":
                     self.weight[0, 0] = np.inf
-                yield np.nan if self.done == step and what == "loss" else loss
+                diverged = self.done == step and what == "loss"
+                yield np.float64(np.nan) if diverged else loss
 
     return Diverging
 
