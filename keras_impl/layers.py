@@ -52,7 +52,7 @@ class LocalResponseNorm(keras.layers.Layer):
 
     def call(self, images):
         """Normalises images (N, H, W, C) over neighbouring channels."""
-        x = at_least_float32(images)
+        x = _at_least_float32(images)
         channels = np.arange(images.shape[-1])
         distance = channels[:, None] - channels + self.size // 2
         window = self.alpha * ((distance >= 0) & (distance < self.size))
@@ -142,7 +142,7 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
 
     def call(self, images):
         """Returns the means."""
-        x = at_least_float32(images)
+        x = _at_least_float32(images)
         rows, columns = (
             ops.convert_to_tensor(self._weights(length), x.dtype)
             for length in images.shape[1:3]
@@ -166,7 +166,7 @@ def pad(images, pixels: int, value: float, behind: Iterable[int] = (0, 0)):
     return ops.pad(images, border, constant_values=value)
 
 
-def at_least_float32(tensor):
+def _at_least_float32(tensor):
     """Returns a tensor of 16 bits in float32, any other as it is."""
     return ops.cast(tensor, keras.backend.result_type(tensor.dtype, "float32"))
 

@@ -36,7 +36,7 @@ class Group:
     Attributes:
         rank: which process this one is, from 0; the first writes.
         size: how many replicas there are in all processes.
-        folder: of the run, as the first process has it.
+        folder: of the run, as the first process has it, if there is one.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Group:
     ):
         self.rank, self.processes, self.strategy = rank, processes, strategy
         self.size = strategy.num_replicas_in_sync if strategy else 1
-        self.folder = "DIR"
+        self.folder = None
         local = self.size // processes
         self.replicas = range(rank * local, (rank + 1) * local)
-        self._sum = None
+        self._sums = {}
 
     def device(self, name: str) -> str:
         """Returns the name of this process's device."""
@@ -91,6 +91,12 @@ class Group:
             optimizer: of its variables.
             compiled: whether XLA compiles all but the sum of the gradients.
         """
+        layers = named_layers(model).values()
+        if compiled and any(getattr(layer, "synchronized", False) for layer in layers):
+            raise UsageError(
+                "XLA does not compile Keras's synchronised batch normalisation: "
+                "--compile and --fast do not go with --sync-bn"
+            )
         optimizer.build(model.trainable_variables)
         # Clipping and the scaling of float16 want the sum, and Keras's optimizers make
         # it after them: here it is made before, and once.
@@ -167,11 +173,11 @@ class Group:
 
     def spread(self, values: Sequence[tf.Tensor]) -> object:
         """Gives each replica of this process its value, on its device."""
-        devices = self.strategy.extended.worker_devices
+        places = self.strategy.extended.worker_devices
 
         def value(context):
             number = context.replica_id_in_sync_group - self.replicas.start
-            with tf.device(devices[number]):
+            with tf.device(places[number]):
                 return tf.identity(values[number])
 
         return self.strategy.experimental_distribute_values_from_function(value)
@@ -193,21 +199,21 @@ class Group:
         """Returns the sum of an array over the processes."""
         if self.processes == 1:
             return values
-        if self._sum is None:
-            self._sum = tf.function(self._sum_values, reduce_retracing=True)
-        return self._sum(self.spread(self._padded(values))).numpy()
+        vector = tf.constant(values.ravel())
+        if vector.dtype not in self._sums:
+            signature = [tf.TensorSpec([None], vector.dtype)]
+            self._sums[vector.dtype] = tf.function(self._sum_of_vectors, signature)
+        return self._sums[vector.dtype](vector).numpy().reshape(values.shape)
 
-    def _sum_values(self, values: object) -> tf.Tensor:
-        def in_replica(values):
+    def _sum_of_vectors(self, values: tf.Tensor) -> tf.Tensor:
+        def in_replica():
             replica = tf.distribute.get_replica_context()
-            return replica.all_reduce("sum", tf.identity(values))
+            first = replica.replica_id_in_sync_group == self.replicas.start
+            own = tf.identity(values) if first else tf.zeros_like(values)
+            return replica.all_reduce("sum", own)
 
-        sums = self.strategy.run(in_replica, (values,))
+        sums = self.strategy.run(in_replica)
         return self.strategy.experimental_local_results(sums)[0]
-
-    def _padded(self, values: np.ndarray) -> list[np.ndarray]:
-        """Returns an array for the first replica and zeros for the others."""
-        return [values] + [np.zeros_like(values)] * (len(self.replicas) - 1)
 
     def mean(self, value: float) -> float:
         """Returns the mean of a number over the processes."""
@@ -294,9 +300,9 @@ def join(options) -> Iterator[Group]:
     except Exception as error:
         if group.processes == 1 or not _is_of_group(error):
             raise
+        hint = f"; --resume {group.folder} goes on" if group.folder else ""
         raise Failure(
-            f"another process of the group ended ({_first_line(error)}); "
-            f"--resume {group.folder} goes on"
+            f"another process of the group ended ({_reason(error)}){hint}"
         ) from None
 
 
@@ -306,10 +312,13 @@ def _create(device: str) -> Group:
     names = device.split(",")
     if processes == len(names) == 1:
         return Group()
+    kind, _ = devices.parse(device)
     numbers = [devices.parse(name)[1] for name in names]
     gpus = share_gpus()
-    if max(numbers) >= max(len(gpus), 1) or (len(names) > 1 and not gpus):
-        raise UsageError(f"TensorFlow sees {len(gpus)} GPUs here, not all of {device}")
+    if kind == "gpu" and max(numbers) >= len(gpus):
+        raise UsageError(
+            f"TensorFlow sees {len(gpus)} GPUs here; --device {device} wants others"
+        )
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
     elif ":" in device:
@@ -320,7 +329,7 @@ def _create(device: str) -> Group:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, ValueError) as error:
         raise UsageError(
-            f"the processes do not find each other ({_first_line(error)}); TF_CONFIG "
+            f"the processes do not find each other ({_reason(error)}); TF_CONFIG "
             "names all of them, and which one this is"
         ) from None
     return Group(rank, processes, strategy)
@@ -360,7 +369,9 @@ def _is_of_group(error: Exception) -> bool:
     return isinstance(error, tuple(getattr(tf.errors, f"{x}Error") for x in kinds))
 
 
-def _first_line(error: Exception) -> str:
-    message = getattr(error, "message", None) or str(error)
-    lines = [line for line in message.splitlines() if line.strip()]
-    return lines[-1][:150]
+def _reason(error: Exception) -> str:
+    """Returns the line of an error that says what happened, without what follows."""
+    lines = str(getattr(error, "message", error)).splitlines()
+    lines = [line.strip() for line in lines if line.strip()]
+    told = [line for line in lines if "aborted by" in line]
+    return (told or lines or [type(error).__name__])[0].rpartition("aborted by: ")[2]

@@ -52,10 +52,7 @@ def compute_gradients(model, images, labels, scale=None):
     The gradient is that of the loss times a scale, if there is one.
     """
     with tf.GradientTape() as tape:
-        outputs = model(images, training=True)
-        if isinstance(outputs, tuple):
-            outputs = tuple(map(widened, outputs))
-        loss = training_loss(widened(outputs), labels)
+        loss = training_loss(widened(model(images, training=True)), labels)
         scaled = loss if scale is None else scale(loss)
     return loss, tape.gradient(scaled, model.trainable_variables)
 
@@ -90,7 +87,8 @@ def make_train_steps(train_step, tensors, mean, std):
     """
     images, labels = tensors
 
-    @tf.function(reduce_retracing=True)
+    # One graph for all numbers of batches and of images.
+    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int64)])
     def train_steps(order):
         losses = tf.TensorArray(tf.float32, tf.shape(order)[0])
         for number in tf.range(tf.shape(order)[0]):
@@ -120,7 +118,9 @@ def make_loss_scaler(optimizer, precision):
 
 
 def widened(logits):
-    """Returns logits of at least 32 bits."""
+    """Returns logits, or a tuple of logits, of at least 32 bits."""
+    if isinstance(logits, tuple):
+        return tuple(map(widened, logits))
     short = keras.backend.standardize_dtype(logits.dtype) in ("bfloat16", "float16")
     return ops.cast(logits, "float32") if short else logits
 
@@ -132,9 +132,13 @@ def make_predictor(model):
     """
     if BACKEND == "tensorflow":
 
-        @tf.function(reduce_retracing=True)
-        def forward(images):
+        @tf.function
+        def graph(images):
             return average_map(widened(model(images, training=False)))
+
+        def forward(images):
+            any_number = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
+            return graph.get_concrete_function(any_number)(images)
 
     else:
 

@@ -33,10 +33,11 @@ def train(options: runs.Options) -> Run:
         Failure: the training was stopped, or its loss is not finite.
     """
     with join(options) as group:
-        return _train(options, group)
+        return train_in_group(options, group)
 
 
-def _train(options, group):
+def train_in_group(options, group):
+    """Trains in a group of processes, each of which does the same."""
     device = select_device(
         group.device(options.device),
         tf32=options.precision == "tf32",

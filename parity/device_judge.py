@@ -165,8 +165,11 @@ def network_bounds(
             positions = len(images)
             if weight.ndim != 2:
                 positions *= math.prod(images.shape[1:3])
-            held = unit if exact[name].ndim == 1 else inputs.SUM_UNIT
-            added = math.sqrt(positions) * held
+            if exact[name].ndim == 1:
+                # Its terms may all be alike, and then they do not round at random.
+                added = positions * unit
+            else:
+                added = math.sqrt(positions) * inputs.SUM_UNIT
         bounds[name] = inputs.bound(effect, unit, added)
     return bounds
 

@@ -21,7 +21,8 @@ JUDGED = """\
   images are put off in float64 by as much as the type rounds. For one convolution it
   is the bound of a sum of products. A cell shows the errors of either, and the bound in
   brackets, of the tensor that comes nearest to it. Where a bound is above 1 there is
-  nothing left to judge.
+  nothing left to judge, as in a bias's gradient in bfloat16: TensorFlow's CPU kernel
+  adds it up in bfloat16.
 - **TensorFloat-32** is on for its own rows only. **bfloat16** is automatic mixed
   precision: layers compute in it, weights and loss stay float32.
 - **steps**: losses of the first steps, and all weights after them; equal within 1e-9.
@@ -50,7 +51,7 @@ def page(report: DeviceReport) -> str:
 
 def _title(report: DeviceReport) -> str:
     gpus = {side["gpu"]["name"] for side in report.sides.values() if side["gpu"]}
-    cpu = report.machine.get("CPU", "CPU")
+    cpu = report.machine.get("CPU", "CPU").split(", load")[0]
     return f"{', '.join(sorted(gpus))}; {cpu}" if gpus else cpu
 
 
@@ -120,7 +121,8 @@ def _networks(report: DeviceReport) -> str:
     found = [x for x in report.comparisons if x.part == "networks"]
     text = "## Networks\n\nOutputs and gradients of every architecture.\n"
     for dtype in DTYPES:
-        items = [x for x in found if x.dtype == dtype]
+        run = {x.name for x in found if x.dtype == dtype and x.verdict != "not run"}
+        items = [x for x in found if x.dtype == dtype and x.name in run]
         pairs = list(dict.fromkeys(x.pair for x in items))
         cells = {(x.name, x.quantity, x.pair): _cell(x) for x in items}
         rows = [
@@ -180,7 +182,10 @@ def _speeds(report: DeviceReport) -> str:
     if not rows:
         return ""
     header = ["network", "", "pixels", "batch", "images per second"]
-    text = "Training steps in float32 on one batch that stays on the device."
+    text = (
+        "Training steps in float32 on one batch that stays on the device. The speed\n"
+    )
+    text += "is that of a free machine only where the load above is low."
     return f"## Speed\n\n{text}\n\n{table(header, rows)}"
 
 

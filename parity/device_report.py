@@ -194,7 +194,7 @@ def make(
         raise UsageError(
             "neither Keras with TensorFlow nor PyTorch with torchvision is installed"
         )
-    start = time.monotonic()
+    start, hardware = time.monotonic(), machine()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         sides = Sides(frameworks, apart, Path(folder), start + 60 * minutes)
         try:
@@ -206,7 +206,7 @@ def make(
         date.today().isoformat(),
         command,
         round(time.monotonic() - start, 1),
-        machine(),
+        hardware,
         sides.facts,
         [x for x in found if isinstance(x, Comparison)],
         [x for x in found if isinstance(x, Speed)],
@@ -285,6 +285,8 @@ def machine() -> dict[str, str]:
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found["memory"] = f"{size / 2**30:.0f} GiB"
+    with contextlib.suppress(OSError, AttributeError):
+        found["CPU"] += f", load {os.getloadavg()[0]:.1f} at the start"
     found["GPU by nvidia-smi"] = _nvidia_smi() or "none"
     found["system"] = platform.system()
     with contextlib.suppress(OSError):

@@ -760,7 +760,7 @@ def test_weights_that_are_not_finite_are_no_checkpoint(step, tmp_path):
     with pytest.raises(Failure, match="the weights weight are not finite") as failure:
         train(options, not_a_number(step, "weight"))
     epoch, number = divmod(step - 1, 4)
-    assert f"at step {number + 1} of epoch {epoch + 1}, on" in str(failure.value)
+    assert f" after step {number + 1} of epoch {epoch + 1}, on" in str(failure.value)
     assert failure.value.code == 1
     for path in folder.glob("checkpoints/*"):
         state, progress, _ = checkpoints.load(path)

@@ -437,6 +437,19 @@ def test_the_rules_are_those_of_compare():
             assert ours == comparison.relative_error(value, reference)
 
 
+def test_a_sum_of_equal_terms_is_within_the_bound_of_a_bias():
+    images = np.ones((3, 32, 36, 1))
+    name = "gradients/conv.bias"
+    exact = {name: np.ones(4), "gradients/conv.weight": np.ones((4, 1, 5, 5))}
+    bounds = judge.network_bounds("float32", dict.fromkeys(exact, 0.0), exact, images)
+    terms = np.full(images.size, 0.1, np.float32)
+    total = terms.astype(float).sum()
+    error = abs(np.cumsum(terms)[-1] - total) / total
+    assert bounds["gradients/conv.weight"] < error < bounds[name]
+    assert bounds[name] < inputs.UNITS["bfloat16"]  # which is still seen
+    assert bounds["gradients/conv.weight"] < inputs.UNITS["tf32"] / 8
+
+
 def test_two_accuracies():
     assert judge.judge_chance((0.97, 0.97), 360)["verdict"] == "equal"
     assert judge.judge_chance((0.97, 0.96), 360)["verdict"] == "rounding"

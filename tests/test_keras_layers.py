@@ -103,7 +103,7 @@ def test_16_bits_round_once_at_the_end(name, policy):
 @pytest.mark.parametrize("policy", UNITS)
 @pytest.mark.parametrize("name", ["LocalResponseNorm", "AdaptiveAveragePooling2D"])
 def test_sums_in_16_bits_are_found(name, policy, monkeypatch):
-    monkeypatch.setattr(layers, "at_least_float32", lambda tensor: tensor)
+    monkeypatch.setattr(layers, "_at_least_float32", lambda tensor: tensor)
     outputs, _ = rounding_of_16_bits(SUMMING[name], policy)
     assert not outputs <= 1.01
 

@@ -105,7 +105,7 @@ def normalise(
         for values in (mean, std, 255)
     )
     images = (images.to(torch.float32) / white - mean) / std
-    return images.permute(0, 3, 1, 2).contiguous()
+    return images.permute(0, 3, 1, 2)
 
 
 class Pipeline:

@@ -9,6 +9,7 @@ statistics are the means over the processes.
 import contextlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -34,15 +35,20 @@ class Group:
     Attributes:
         rank: which this one is, from 0; the first writes.
         size: how many there are.
-        folder: of the run, as the first one has it.
+        folder: of the run, as the first one has it, if there is one.
     """
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
-        self.folder = "DIR"
+        self.folder = None
 
     def device(self, name: str) -> str:
         """Returns the name of this process's device."""
+        if (count := len(name.split(","))) > 1:
+            raise UsageError(
+                f"one process has one GPU, not {name}; torchrun --nproc-per-node "
+                f"{count} -m torch_impl.train without --device would do"
+            )
         kind, _ = devices.parse(name)
         if self.size == 1 or kind == "cpu" or not torch.cuda.is_available():
             return name
@@ -174,7 +180,7 @@ def join(options) -> Iterator[Group]:
         distributed.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT))
     except (ValueError, distributed.DistError) as error:
         raise UsageError(
-            f"the processes do not find each other ({_first_line(error)}); "
+            f"the processes do not find each other ({_reason(error)}); "
             "torchrun --nproc-per-node 2 -m torch_impl.train starts two that do"
         ) from None
     group = Group(distributed.get_rank(), distributed.get_world_size())
@@ -187,9 +193,9 @@ def join(options) -> Iterator[Group]:
     except RuntimeError as error:
         if not _is_of_group(error):
             raise
+        hint = f"; --resume {group.folder} goes on" if group.folder else ""
         raise Failure(
-            f"another process of the group ended ({_first_line(error)}); "
-            f"--resume {group.folder} goes on"
+            f"another process of the group ended ({_reason(error)}){hint}"
         ) from None
     distributed.destroy_process_group()
 
@@ -200,5 +206,6 @@ def _is_of_group(error: RuntimeError) -> bool:
     return named or isinstance(error, distributed.DistError)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:150]
+def _reason(error: Exception) -> str:
+    """Returns the first sentence of an error, without the place in gloo's source."""
+    return re.sub(r"^\[\S+\] ", "", str(error).strip()).splitlines()[0].split(". ")[0]

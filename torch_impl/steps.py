@@ -55,12 +55,11 @@ def make_train_step(model, optimizer, precision="float32", compiled=False):
     """
     device = next(model.parameters()).device.type
     scaler = make_loss_scaler(device, precision)
+    memory_format = _lay_out(model, precision)
 
     def compute_loss(images, labels):
         with autocast(device, precision):
             outputs = model(images)
-        if isinstance(outputs, tuple):
-            outputs = tuple(map(widened, outputs))
         return training_loss(widened(outputs), labels)
 
     if compiled:
@@ -71,7 +70,7 @@ def make_train_step(model, optimizer, precision="float32", compiled=False):
         model.zero_grad()
         if precision == "float64":
             images = images.double()
-        loss = compute_loss(images, labels)
+        loss = compute_loss(images.contiguous(memory_format=memory_format), labels)
         scaler.scale(loss if share == 1 else loss * share).backward()
         scaler.unscale_(optimizer)  # clipping wants them so
         scaler.step(optimizer)
@@ -82,9 +81,25 @@ def make_train_step(model, optimizer, precision="float32", compiled=False):
     return train_step
 
 
+def _lay_out(model, precision):
+    """Puts kernels in the order of memory that is fastest; returns that of the images.
+
+    With the channels last on the CPU, and on a GPU's tensor cores.
+    """
+    device = next(model.parameters()).device.type
+    last = precision != "float64" if device == "cpu" else _is_short(precision)
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    model.to(memory_format=memory_format)
+    return memory_format
+
+
+def _is_short(precision):
+    return precision in ("bfloat16", "float16")
+
+
 def autocast(device, precision):
     """Returns a context in which layers compute in 16 bits if that is asked for."""
-    short = precision in ("bfloat16", "float16")
+    short = _is_short(precision)
     dtype = getattr(torch, precision) if short else None
     return torch.autocast(device, dtype, enabled=short)
 
@@ -100,7 +115,9 @@ def make_loss_scaler(device, precision):
 
 
 def widened(logits):
-    """Returns logits of at least 32 bits."""
+    """Returns logits, or a tuple of logits, of at least 32 bits."""
+    if isinstance(logits, tuple):
+        return tuple(map(widened, logits))
     short = logits.dtype in (torch.bfloat16, torch.float16)
     return logits.float() if short else logits
 
@@ -110,6 +127,7 @@ def make_predictor(model, precision="float32"):
 
     Images are predicted in batches; a map of logits is averaged.
     """
+    memory_format = _lay_out(model, precision)
 
     @torch.inference_mode()
     def predict(images):
@@ -117,6 +135,7 @@ def make_predictor(model, precision="float32"):
         logits = []
         if precision == "float64":
             images = images.double()
+        images = images.contiguous(memory_format=memory_format)
         for batch in images.split(metrics.images_at_once(*images.shape[2:])):
             with autocast(images.device.type, precision):
                 outputs = model(batch)

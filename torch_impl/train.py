@@ -11,10 +11,11 @@ import torch
 import torch_impl
 from parity.spec import checkpoints, devices, loop, runs, trials
 from parity.spec.run_folder import Run
-from torch_impl import data, processes, weights
+from torch_impl import data, weights
 from torch_impl.devices import select_device
 from torch_impl.layers import seeded
 from torch_impl.optim import create_optimizer
+from torch_impl.processes import join
 from torch_impl.trainer import Trainer
 
 
@@ -25,11 +26,12 @@ def train(options: runs.Options) -> Run:
         UsageError: data, weights, device or folder that are not there or do not fit.
         Failure: the training was stopped, or its loss is not finite.
     """
-    with processes.join(options) as group:
-        return _train(options, group)
+    with join(options) as group:
+        return train_in_group(options, group)
 
 
-def _train(options, group):
+def train_in_group(options, group):
+    """Trains in a group of processes, each of which does the same."""
     device = select_device(
         group.device(options.device),
         tf32=options.precision == "tf32",

@@ -53,8 +53,9 @@ class Trainer:
             "test": data.Pipeline(dataset.test_images, dataset.test_labels, **settings),
         }
         arithmetic = (options.precision, options.compile)
-        self.train_step = make_train_step(group.wrap(model), optimizer, *arithmetic)
+        # Lays out the kernels, of which a wrapped model's gradients take the order.
         self.predictor = make_predictor(model, options.precision)
+        self.train_step = make_train_step(group.wrap(model), optimizer, *arithmetic)
 
     @property
     def alone(self):
@@ -120,10 +121,14 @@ class Trainer:
         shapes = {name: tuple(x.shape) for name, x in parts["optimizer"].items()}
         wanted = _optimizer_shapes(self.optimizer) if shapes else {}
         layouts.check(wanted, shapes, "the checkpoint's optimizer")
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         for path, value in parts["optimizer"].items():
             index, _, name = path.partition("/")
             tensors = own["state"].setdefault(int(index), {})
             tensors[name] = torch.from_numpy(value.copy())
+            if value.ndim:  # laid out as the parameter is, and so rounded alike
+                alike = torch.empty_like(parameters[int(index)], device="cpu")
+                tensors[name] = alike.copy_(tensors[name])
         weights.load_state_dict(self.model, parts["model"], source)
         self.optimizer.load_state_dict(own)
         if parts["scaler"]:

@@ -17,13 +17,19 @@ LOSS_SCALE_STEPS = 2000
 def parse(name: str) -> tuple[str, int]:
     """Returns "auto", "cpu" or "gpu", and the number of the GPU, from 0.
 
+    Of several GPUs, as in "gpu:0,gpu:1", it is the first one's.
+
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is none of these, or names a GPU twice.
     """
-    found = re.fullmatch(r"(auto|cpu|gpu)|gpu:(\d{1,4})", name)
-    if not found:
+    names = name.split(",")
+    found = [re.fullmatch(r"(auto|cpu|gpu)|gpu:(\d{1,4})", x) for x in names]
+    if not all(found) or (len(names) > 1 and not all(x[2] for x in found)):
         raise unknown("device", name, DEVICES)
-    return found[1] or "gpu", int(found[2] or 0)
+    numbers = [int(x[2] or 0) for x in found]
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--device {name} names a GPU twice")
+    return found[0][1] or "gpu", numbers[0]
 
 
 def check_precision(precision: str, device: str) -> None:

@@ -225,43 +225,59 @@ class _Loop:
             self._explain(order, epoch, int(bad[0]))
 
     def _explain(self, order: Sequence[np.ndarray], epoch: int, step: int) -> None:
-        """Goes back to the last checkpoint and on to the step, to see where it is."""
+        """Says which step, batch and layer a loss that is not finite comes from."""
         loss = self.progress.losses[step]
-        message = f"the loss is {loss} {_where(order, epoch, step)}"
-        if layer := self._replay(order, epoch, step):
-            message += f"; it is first seen in the output of {layer}"
-        self._fail(message)
-
-    def _replay(self, order: Sequence[np.ndarray], epoch: int, step: int) -> str | None:
-        saved_epoch, saved_step = self.saved
-        if saved_epoch != epoch or not self.trainer.alone:
-            return None
-        try:
-            state = self.run.last_state()
-        except UsageError:
-            return None
-        self.trainer.load(state)
-        self.trainer.set_learning_rate(self.learning_rate)
-        replayed = list(self.trainer.steps(order[saved_step:step], epoch))
-        if replayed:
-            self.trainer.to_host(replayed)
-        return self.trainer.first_not_finite(order[step], epoch)
+        self._fail(f"the loss is {loss} at {_where(order, epoch, step)}", order, step)
 
     def _state(self, order: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the state to save; raises Failure where a weight is not finite.
 
-        The loss of a step is that before it: what the last one did is still unseen.
+        A step's loss is that before it, so it does not tell of what the last one did.
+        It need not tell of all before either: TensorFlow's largest of NaN and numbers
+        is a number on the CPU, so that a max-pooling hides it.
         """
         state = self.trainer.state()
         if name := checkpoints.not_finite(state):
-            epoch, step = self.progress.epoch, self.progress.step
-            if not step:
+            epoch, step = self.progress.epoch, self.progress.step - 1
+            if step < 0:
                 raise Failure(f"the initial weights {name} are not finite")
-            after = _where(order, epoch, step - 1)
-            self._fail(f"the weights {name} are not finite {after}")
+            step, name = self._first_bad_step(order) or (step, name)
+            where = _where(order, epoch, step)
+            self._fail(f"the weights {name} are not finite after {where}", order, step)
         return state
 
-    def _fail(self, message: str) -> None:
+    def _first_bad_step(self, order: Sequence[np.ndarray]) -> tuple[int, str] | None:
+        """Goes on from the last checkpoint to the first weights that are not finite."""
+        epoch = self.progress.epoch
+        if self._go_back(epoch):
+            for step in range(self.saved[1], self.progress.step):
+                self._go_on(order[step : step + 1], epoch)
+                if name := checkpoints.not_finite(self.trainer.state()):
+                    return step, name
+        return None
+
+    def _go_back(self, epoch: int) -> bool:
+        """Loads the last checkpoint; returns whether it is one of this epoch."""
+        if self.saved[0] != epoch or not self.trainer.alone:
+            return False
+        try:
+            state = self.run.last_state()
+        except UsageError:
+            return False
+        self.trainer.load(state)
+        self.trainer.set_learning_rate(self.learning_rate)
+        return True
+
+    def _go_on(self, order: Sequence[np.ndarray], epoch: int) -> None:
+        if losses := list(self.trainer.steps(order, epoch)):
+            self.trainer.to_host(losses)
+
+    def _fail(self, message: str, order: Sequence[np.ndarray], step: int) -> None:
+        epoch = self.progress.epoch
+        if self._go_back(epoch):
+            self._go_on(order[self.saved[1] : step], epoch)
+            if layer := self.trainer.first_not_finite(order[step], epoch):
+                message += f"; it is first seen in the output of {layer}"
         last = self.run.folder / runs.LAST_CHECKPOINT
         raise Failure(
             f"{message}; a lower --learning-rate, or --clip-norm, would do, from the "
@@ -291,7 +307,7 @@ def _where(order: Sequence[np.ndarray], epoch: int, step: int) -> str:
     """Returns the words for a step and its batch."""
     indices = order[step]
     shown = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
-    return f"at step {step + 1} of epoch {epoch + 1}, on the training images {shown}"
+    return f"step {step + 1} of epoch {epoch + 1}, on the training images {shown}"
 
 
 class _Stop:
