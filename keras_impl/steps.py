@@ -67,7 +67,7 @@ def make_train_step(model, optimizer, compiled=False):
     """
     optimizer.build(model.trainable_variables)
 
-    @tf.function(reduce_retracing=True, jit_compile=compiled)
+    @tf.function(reduce_retracing=True, autograph=False, jit_compile=compiled)
     def train_step(images, labels):
         loss, gradients = compute_gradients(model, images, labels, scale_of(optimizer))
         optimizer.apply(gradients, model.trainable_variables)
@@ -87,15 +87,21 @@ def make_train_steps(train_step, tensors, mean, std):
     """
     images, labels = tensors
 
+    def one_step(indices):
+        batch = normalise(tf.gather(images, indices), mean, std)
+        return tf.cast(train_step(batch, tf.gather(labels, indices)), tf.float32)
+
     # One graph for all numbers of batches and of images.
-    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int64)])
+    any_number = tf.TensorSpec((None, None), tf.int64)
+
+    @tf.function(input_signature=[any_number], autograph=False)
     def train_steps(order):
-        losses = tf.TensorArray(tf.float32, tf.shape(order)[0])
-        for number in tf.range(tf.shape(order)[0]):
-            batch = normalise(tf.gather(images, order[number]), mean, std)
-            loss = train_step(batch, tf.gather(labels, order[number]))
-            losses = losses.write(number, tf.cast(loss, tf.float32))
-        return losses.stack()
+        return tf.map_fn(
+            one_step,
+            order,
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,  # one after the other
+        )
 
     return train_steps
 
@@ -132,7 +138,7 @@ def make_predictor(model):
     """
     if BACKEND == "tensorflow":
 
-        @tf.function
+        @tf.function(autograph=False)
         def graph(images):
             return average_map(widened(model(images, training=False)))
 

@@ -182,10 +182,8 @@ def _speeds(report: DeviceReport) -> str:
     if not rows:
         return ""
     header = ["network", "", "pixels", "batch", "images per second"]
-    text = (
-        "Training steps in float32 on one batch that stays on the device. The speed\n"
-    )
-    text += "is that of a free machine only where the load above is low."
+    text = "Training steps in float32 on one batch that stays on the device. They are\n"
+    text += "as fast as a free machine's only where the load above is low."
     return f"## Speed\n\n{text}\n\n{table(header, rows)}"
 
 

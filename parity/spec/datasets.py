@@ -4,6 +4,7 @@ Images are uint8 (N, H, W, C) in 0 to 255, labels int64 (N,), until a side turns
 into tensors of its own.
 """
 
+import importlib.util
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -159,13 +160,11 @@ def load_digits(
     Raises:
         UsageError: the image is smaller than a digit.
     """
-    from sklearn.datasets import load_digits as load_bundled_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_bundled_digits()
-    labels = digits.target.astype(np.int64)
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    side = pixels.shape[1]
+    side = 8
+    rows = _bundled_digits()
+    labels = rows[:, -1].astype(np.int64)
+    pixels = rows[:, :-1].reshape(-1, side, side)
+    pixels = np.round(pixels * (255 / 16)).astype(np.uint8)
     if min(height, width) < side:
         raise UsageError(f"digits are {side}x{side} pixels; {height}x{width} is less")
     factor = max(1, min(height, width) * 4 // 7 // side)
@@ -173,10 +172,57 @@ def load_digits(
     top, left = (height - side * factor) // 2, (width - side * factor) // 2
     images = np.zeros((len(labels), height, width, 1), np.uint8)
     images[:, top : top + side * factor, left : left + side * factor, 0] = pixels
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=360, stratify=labels, random_state=42
-    )
+    train, test = _split_digits(labels)
     return images[train], labels[train], images[test], labels[test]
+
+
+def _bundled_digits() -> np.ndarray:
+    """Returns scikit-learn's digits, 64 pixels of 0 to 16 and the label in a row.
+
+    Importing scikit-learn takes longer than training begins.
+    """
+    found = importlib.util.find_spec("sklearn")
+    path = found and Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if path and path.exists():
+        return np.loadtxt(path, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.column_stack([digits.data, digits.target])
+
+
+def _split_digits(labels: np.ndarray, test_size: int = 360) -> tuple[np.ndarray, ...]:
+    """Returns the indices that scikit-learn's train_test_split gives with seed 42.
+
+    Of each class as large a part goes into the test part as of all; where that is no
+    whole number, the largest remainders are rounded up, by lot among equal ones.
+    """
+    random = np.random.RandomState(42)  # noqa: NPY002 - whose numbers these are
+    counts = np.bincount(labels)
+    train_counts = _shares(counts, len(labels) - test_size, random)
+    test_counts = _shares(counts - train_counts, test_size, random)
+    train, test = [], []
+    for label, count in enumerate(counts):
+        own = np.flatnonzero(labels == label)[random.permutation(count)]
+        first, second = train_counts[label], test_counts[label]
+        train.append(own[:first])
+        test.append(own[first : first + second])
+    return tuple(random.permutation(np.concatenate(part)) for part in (train, test))
+
+
+def _shares(counts: np.ndarray, draws: int, random) -> np.ndarray:
+    exact = counts / counts.sum() * draws
+    shares = np.floor(exact)
+    missing = int(draws - shares.sum())
+    remainders = exact - shares
+    for value in np.sort(np.unique(remainders))[::-1] if missing else ():
+        (equal,) = np.where(remainders == value)
+        chosen = min(len(equal), missing)
+        shares[random.choice(equal, size=chosen, replace=False)] += 1
+        missing -= chosen
+        if not missing:
+            break
+    return shares.astype(int)
 
 
 def canonical_order(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
