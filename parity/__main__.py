@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from parity import ops_command, runs_command
+from parity.device import report
 from parity.spec import cli, runs, windows
 
 
@@ -83,6 +84,7 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     _add_show(commands)
     ops_command.add_arguments(commands)
     runs_command.add_arguments(commands)
+    report.add_arguments(commands)
     given = flags.parse_args(arguments)
     if given.command == "receptive-field" and (given.model is None) != given.stacked:
         field.error("give a MODEL and --layer NAME, or --stacked and no MODEL")
@@ -267,6 +269,7 @@ def main() -> int:
         "show": _show,
         "ops": ops_command.run,
         "runs": runs_command.main,
+        "device-report": report.main,
     }
     return commands[arguments.command](arguments)
 

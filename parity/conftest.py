@@ -1,14 +1,24 @@
 """Fixtures of the ladder: the device it runs on, and twins with the same weights."""
 
 import functools
+import sys
+from pathlib import Path
 
 import pytest
 
-from parity.frameworks import missing_gpu, torch
 from parity import probe
-from parity.commands import create_twins
 from parity.probe import DEEP
 from parity.spec import recipes
+
+# Each framework in a process of its own: only what can compare them so is collected,
+# and this process loads neither.
+SEPARATE = "--separate-processes" in sys.argv
+if SEPARATE:
+    tests = Path(__file__).parent.glob("test_*.py")
+    collect_ignore = [x.name for x in tests if x.name != "test_sides.py"]
+else:
+    from parity.frameworks import missing_gpu, torch
+    from parity.commands import create_twins
 
 MODELS = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name
@@ -23,11 +33,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cases", type=int, default=60, help="generated cases per operation"
     )
+    parser.addoption(
+        "--separate-processes",
+        action="store_true",
+        help="outputs and gradients only, each framework in a process of its own",
+    )
 
 
 @pytest.fixture(autouse=True)
 def default_dtype(request: pytest.FixtureRequest):
     """Every test begins with float32 as PyTorch's default; who left another is told."""
+    if SEPARATE:
+        yield
+        return
     _put_back(f"what came before {request.node.nodeid}")
     yield
     _put_back(request.node.nodeid)

@@ -21,10 +21,10 @@ import numpy as np
 
 from parity.frameworks import keras, missing_gpu, tf, torch, torchvision
 from keras_impl.devices import select_device as select_keras_device
-from parity.comparison import TOLERANCES, relative_error
 from parity.rows.execution import Arrays, Failure, run
 from parity.rows.record import AXES, BACKENDS, Input, Row
 from parity.spec.errors import UsageError, unknown
+from parity.spec.tolerances import TOLERANCES, relative_error
 from torch_impl.devices import select_device as select_torch_device
 
 # What rounding leaves, as relative L2 errors. TensorFloat-32 keeps 10 bits of both

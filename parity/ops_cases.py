@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from parity.frameworks import tf, torch
 from keras_impl import ops as keras_ops
-from parity.comparison import relative_error
 from parity.precision import select_keras_device, select_torch_device
 from parity.rows.record import AXES
 from parity.spec.errors import UsageError
+from parity.spec.tolerances import TOLERANCES, relative_error
 from torch_impl import ops as torch_ops
 
 # The axes of a Keras tensor in PyTorch's order, by what the tensor is.
 LAYOUTS = {**AXES, "depthwise": (2, 3, 0, 1), "array": None}
 # Relative L2 errors of single operations in float64; no test needs a larger one.
-TOLERANCE = 1e-12
+TOLERANCE = TOLERANCES["operation"]
 UNITS = {"float64": 2.0**-53, "float32": 2.0**-24}
 # How many generated cases there were, by operation and what became of them.
 COUNTS = collections.Counter()

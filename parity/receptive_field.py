@@ -13,12 +13,12 @@ from parity.frameworks import keras, tf, torch
 from keras_impl import create_model as create_keras_model
 from keras_impl import tracing as keras_tracing
 from keras_impl import weights as keras_weights
-from parity.comparison import TOLERANCES, relative_error
 from parity.precision import keras_as, torch_as
 from parity.spec.errors import UsageError
 from parity.spec.fields import EffectiveField
 from parity.spec.recipes import Shape
 from parity.spec.summary import Row
+from parity.spec.tolerances import TOLERANCES, relative_error
 from parity.weights import copy_weights, read_weights
 from torch_impl import create_model as create_torch_model
 from torch_impl import tracing as torch_tracing

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 import parity
 from parity.frameworks import keras, torch
-from parity.comparison import TOLERANCES
 from parity.conftest import make_twins
+from parity.spec.tolerances import TOLERANCES
 from torch_impl.models import lenet
 
 

@@ -197,11 +197,11 @@ def test_plain_images_in_memory_and_streamed(limit, tmp_path, monkeypatch):
     order = [np.array([i, 5 - i]) for i in range(5)] + [np.array([0])]
     statistics = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     for data in (keras_data, torch_data):
-        for images in (source, mapped):
-            pipeline = data.Pipeline(images, np.arange(6) * 2, *statistics)
+        for kept in (source, mapped):
+            pipeline = data.Pipeline(kept, np.arange(6) * 2, *statistics)
             assert len(pipeline) == 6
             assert pipeline.size == (8, 9)
-            assert (pipeline.tensors is None) == (images is mapped or limit == 0)
+            assert (pipeline.tensors is None) == (kept is mapped or limit == 0)
             batches = list(pipeline.batches(order))
             assert [y.numpy().tolist() for _, y in batches] == [
                 (2 * indices).tolist() for indices in order

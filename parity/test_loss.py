@@ -5,7 +5,7 @@ import pytest
 
 from parity.frameworks import tf, torch
 from keras_impl.steps import cross_entropy as keras_cross_entropy
-from parity.comparison import TOLERANCES, relative_error
+from parity.spec.tolerances import TOLERANCES, relative_error
 from torch_impl.steps import cross_entropy as torch_cross_entropy
 
 random = np.random.default_rng(0)

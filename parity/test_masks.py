@@ -5,11 +5,11 @@ import pytest
 
 import parity
 from parity.frameworks import keras, tf, torch
-from parity.spec.recipes import AUXILIARY_WEIGHT
 from parity.conftest import MODELS, make_twins, shared_twins
 from parity.masks import Masks, keras_masks, torch_masks
 from parity.probe import DEEP
 from parity.spec.errors import UsageError
+from parity.spec.recipes import AUXILIARY_WEIGHT
 
 
 def batches(keras_model, steps: int, classes: int, count: int = 4, seed: int = 0):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from parity.frameworks import keras, tf, torch
 from keras_impl import ops as keras_ops
 from parity import ops_cases, witnesses
-from parity.comparison import TOLERANCES, relative_error
 from parity.ops_cases import (
     EXAMPLES,
     Patches,
@@ -32,6 +31,7 @@ from parity.ops_cases import (
 )
 from parity.spec.errors import UsageError
 from parity.spec.padding import place_pooling, transposed
+from parity.spec.tolerances import TOLERANCES, relative_error
 from parity.witnesses import assert_onnx, correlate, correlate_depthwise
 from torch_impl import ops as torch_ops
 

@@ -8,7 +8,6 @@ from scipy import special
 from parity.frameworks import keras, tf, torch
 from keras_impl import ops as keras_ops
 from parity import ops_cases
-from parity.comparison import relative_error
 from parity.ops_cases import (
     assert_equal,
     assert_float32,
@@ -21,6 +20,7 @@ from parity.ops_cases import (
     to_keras,
     to_torch,
 )
+from parity.spec.tolerances import relative_error
 from parity.witnesses import assert_onnx
 from torch_impl import ops as torch_ops
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from parity.frameworks import keras, torch
 from keras_impl import ops as keras_ops
 from parity import ops_cases
-from parity.comparison import TOLERANCES, relative_error
 from parity.ops_cases import (
     assert_equal,
     assert_float32,
@@ -22,6 +21,7 @@ from parity.ops_cases import (
     to_keras,
     to_torch,
 )
+from parity.spec.tolerances import TOLERANCES, relative_error
 from parity.witnesses import assert_onnx, run_onnx
 from torch_impl import ops as torch_ops
 

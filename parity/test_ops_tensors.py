@@ -12,7 +12,6 @@ from torchvision.transforms import v2
 from parity.frameworks import keras, tf, torch
 from keras_impl import ops as keras_ops
 from parity import ops_cases, witnesses
-from parity.comparison import relative_error
 from parity.ops_cases import (
     Flattened,
     assert_equal,
@@ -31,6 +30,7 @@ from parity.ops_cases import (
     to_torch,
 )
 from parity.spec.padding import explicit_padding
+from parity.spec.tolerances import relative_error
 from parity.witnesses import assert_onnx, run_onnx
 from torch_impl import ops as torch_ops
 

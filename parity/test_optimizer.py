@@ -14,12 +14,12 @@ import parity.training
 from parity.frameworks import keras, tf, torch
 from keras_impl import data as keras_data
 from keras_impl import optim as keras_optim
-from parity.comparison import relative_error
 from parity.conftest import make_twins
 from parity.precision import keras_as
 from parity.spec import datasets
 from parity.spec.errors import UsageError
 from parity.spec.recipes import OPTIMIZERS
+from parity.spec.tolerances import relative_error
 from torch_impl import data as torch_data
 from torch_impl import optim as torch_optim
 

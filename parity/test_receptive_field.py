@@ -7,11 +7,11 @@ from PIL import Image
 from parity.frameworks import keras, torch
 from parity import __main__ as program
 from parity import receptive_field
-from parity.comparison import TOLERANCES
 from parity.spec import files, recipes
 from parity.spec.errors import UsageError
 from parity.spec.fields import gaussian
 from parity.spec.recipes import Shape
+from parity.spec.tolerances import TOLERANCES
 from parity.weights import copy_weights
 from torch_impl import create_model
 from torch_impl import weights as torch_weights

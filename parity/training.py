@@ -17,13 +17,14 @@ from keras_impl.optim import set_learning_rate as set_keras_learning_rate
 from keras_impl.steps import compute_gradients as keras_gradients
 from keras_impl.steps import make_predictor as make_keras_predictor
 from parity import rounding
-from parity.comparison import TOLERANCES, check_settings, relative_error
+from parity.comparison import check_settings
 from parity.masks import Masks, keras_masks, torch_masks
 from parity.precision import keras_as, torch_as
 from parity.spec.errors import UsageError, unknown
 from parity.spec.files import write_json
 from parity.spec.metrics import accuracy
 from parity.spec.recipes import OPTIMIZERS
+from parity.spec.tolerances import TOLERANCES, relative_error
 from parity.traces import gradient_or_nan
 from torch_impl import weights as torch_weights
 from torch_impl.optim import create_optimizer as create_torch_optimizer

@@ -8,10 +8,10 @@ import pytest
 
 import parity
 from parity.frameworks import keras, torch
-from parity.comparison import relative_error
 from parity.conftest import make_twins
 from parity.precision import keras_as
 from parity.spec.errors import UsageError
+from parity.spec.tolerances import relative_error
 
 NAN, INF = math.nan, math.inf
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity import device_inputs as inputs
-from parity import device_judge as judge
-from parity import device_report, device_side
-from parity.device_judge import Comparison
-from parity.device_networks import network_job, step_job
-from parity.device_page import page
-from parity.device_parts import PARTS, Job, Sides, attempt_job
-from parity.device_side import NotRun
+from parity.device import inputs, judge
+from parity.device import report as device_report
+from parity.device import side as device_side
+from parity.device.judge import Comparison
+from parity.device.networks import network_job, step_job
+from parity.device.page import page
+from parity.device.parts import PARTS, Job, Sides, attempt_job
+from parity.device.side import NotRun
 from parity.spec import cli
 from parity.spec.errors import UsageError
 
@@ -421,22 +421,6 @@ def test_a_process_that_ends_or_takes_too_long_is_started_anew(monkeypatch, tmp_
     assert side.process.poll() is not None
 
 
-def test_the_rules_are_those_of_compare():
-    from parity import comparison, ops_cases
-
-    for name in ("outputs", "gradients"):
-        assert judge.TOLERANCES[name] == comparison.TOLERANCES[name]
-    assert judge.TOLERANCES["steps"] == comparison.TOLERANCES["weights"]
-    assert judge.TOLERANCES["operation"] == ops_cases.TOLERANCE
-    values = [
-        np.array(x) for x in ([1.0, 2.0], [1.0, 2.1], [np.nan, 2.0], [np.inf, 1.0])
-    ]
-    for value in [*values, np.zeros(2), np.ones(3)]:
-        for reference in [*values, np.zeros(2)]:
-            ours = judge.relative_error(value, reference)
-            assert ours == comparison.relative_error(value, reference)
-
-
 def test_a_sum_of_equal_terms_is_within_the_bound_of_a_bias():
     images = np.ones((3, 32, 36, 1))
     name = "gradients/conv.bias"
@@ -477,15 +461,15 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_the_command_loads_no_framework():
-    names = ["device_report", "device_page", "device_side", "device_networks"]
-    code = "\n".join(f"import parity.{name}" for name in [*names, "device_training"])
+    names = ["report", "page", "side", "networks", "training"]
+    code = "\n".join(f"import parity.device.{name}" for name in names)
     assert loaded_by(code) == set()
 
 
 @pytest.mark.slow
 def test_a_side_loads_its_own_framework_only():
-    assert loaded_by("import parity.device_keras") == {"keras", "tensorflow"}
-    loaded = loaded_by("import parity.device_torch")
+    assert loaded_by("import parity.device.keras_side") == {"keras", "tensorflow"}
+    loaded = loaded_by("import parity.device.torch_side")
     assert "torch" in loaded
     assert loaded <= {"torch", "torchvision"}
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from parity.device_judge import Comparison
-from parity.device_side import Apart, Here, NotRun, reason
+from parity.device.judge import Comparison
+from parity.device.side import Apart, Here, NotRun, reason
 
 # In the order of importance, and the time of the whole at which each has to end.
 PARTS = {

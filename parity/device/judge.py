@@ -2,7 +2,7 @@
 
 The rules are those of `parity/comparison.py`: in float64 two results are equal within
 one tolerance; in a narrower type each has to be as near to its own float64 answer as
-rounding allows (`parity/device_inputs.py`).
+rounding allows (`parity/device/inputs.py`).
 """
 
 import math
@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity import device_inputs as inputs
+from parity.device import inputs
+from parity.spec.tolerances import relative_error
 
 Arrays = dict[str, np.ndarray]
-# Relative L2 errors below which two float64 results are equal: of networks those of
-# `parity/comparison.py`, of one operation that of `parity/ops_cases.py`.
-TOLERANCES = {"outputs": 1e-10, "gradients": 1e-9, "steps": 1e-9, "operation": 1e-12}
 VERDICTS = ("different", "rounding", "equal", "not run")
 
 
@@ -47,25 +45,6 @@ class Comparison:
     errors: tuple[float, float] | None = None
     bound: float | None = None
     note: str = ""
-
-
-def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
-    """Returns |value - reference| / |reference| in the L2 norm.
-
-    Infinite when the shapes differ or NaN or an infinity stands at a place in one only.
-    """
-    if value.shape != reference.shape:
-        return math.inf
-    value, reference = np.asarray(value, float), np.asarray(reference, float)
-    finite = np.isfinite(reference)
-    if not np.array_equal(finite, np.isfinite(value)):
-        return math.inf
-    if not finite.all():
-        if not np.array_equal(value[~finite], reference[~finite], equal_nan=True):
-            return math.inf
-        value, reference = value[finite], reference[finite]
-    distance, size = (np.linalg.norm(x) for x in (value - reference, reference))
-    return float(distance / size) if size > 0 else float(distance)
 
 
 def errors(ours: Arrays, theirs: Arrays) -> dict[str, float]:

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from parity.device_judge import VERDICTS, Comparison
-from parity.device_parts import DTYPES, PARTS
-from parity.device_report import DeviceReport
+from parity.device.judge import VERDICTS, Comparison
+from parity.device.parts import DTYPES, PARTS
+from parity.device.report import DeviceReport
 
 FRAMEWORKS = {"keras": "Keras", "torch": "PyTorch"}
 SHOWN = 20  # differences, and reasons, in the first lists

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 
-from parity.device_judge import VERDICTS, Comparison
-from parity.device_networks import STEPS, convolution_job, network_job, step_job
-from parity.device_parts import PARTS, Job, Sides, Speed, attempt_job
-from parity.device_side import installed
-from parity.device_training import (
+from parity.device.judge import VERDICTS, Comparison
+from parity.device.networks import STEPS, convolution_job, network_job, step_job
+from parity.device.parts import PARTS, Job, Sides, Speed, attempt_job
+from parity.device.side import installed
+from parity.device.training import (
     ACCURACY,
     LOCKSTEP,
     SPEED,
@@ -141,7 +141,7 @@ def _page(text: str) -> Path:
 
 def main(arguments: argparse.Namespace) -> int:
     """Makes the report and writes it; 1 when anything is different."""
-    from parity.device_page import page
+    from parity.device.page import page
 
     check_writable(arguments.output)
     models = list(arguments.models or recipes.names())

@@ -1,6 +1,6 @@
 """One side of the device report, in this process or in one of its own.
 
-`python -m parity.device_side keras` loads that framework alone and answers requests,
+`python -m parity.device.side keras` loads that framework alone and answers requests,
 one line of JSON each, on standard input and output; arrays go through files.
 """
 
@@ -21,8 +21,8 @@ from types import ModuleType
 
 import numpy as np
 
-from parity import device_inputs as inputs
-from parity.device_judge import errors
+from parity.device import inputs
+from parity.device.judge import errors
 from parity.spec import runs
 
 PACKAGES = {"keras": ("keras", "tensorflow"), "torch": ("torch", "torchvision")}
@@ -149,7 +149,7 @@ REQUESTS = {
 
 def load(framework: str) -> ModuleType:
     """Returns a side's module, and loads its framework."""
-    return importlib.import_module(f"parity.device_{framework}")
+    return importlib.import_module(f"parity.device.{framework}_side")
 
 
 class Here:
@@ -239,7 +239,7 @@ class Apart:
     def _start(self) -> None:
         self.close()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "parity.device_side", self.framework],
+            [sys.executable, "-m", "parity.device.side", self.framework],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

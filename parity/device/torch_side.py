@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from parity import device_inputs as inputs
+from parity.device import inputs
 from parity.spec import recipes, runs
 from torch_impl import create_model, ops, tracing, weights
 from torch_impl.devices import select_device

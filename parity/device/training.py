@@ -4,10 +4,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from parity import device_judge as judge
-from parity.device_judge import Comparison
-from parity.device_parts import Job, Place, Sides, Speed, pending
-from parity.device_side import NotRun
+from parity.device import judge
+from parity.device.judge import Comparison
+from parity.device.parts import Job, Place, Sides, Speed, pending
+from parity.device.side import NotRun
 from parity.spec import datasets
 
 LOCKSTEP = {"lenet5": 10, "resnet18": 3}  # steps

@@ -15,7 +15,7 @@ from keras_impl.devices import select_device, share_gpus
 from keras_impl.optim import create_optimizer
 from keras_impl.steps import compute_gradients, make_train_step, training_loss
 from keras_impl.train import train
-from parity import device_inputs as inputs
+from parity.device import inputs
 from parity.spec import recipes, runs
 
 Arrays = dict[str, np.ndarray]

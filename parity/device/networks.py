@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from parity import device_inputs as inputs
-from parity import device_judge as judge
-from parity.device_judge import Comparison
-from parity.device_parts import DTYPES, Job, Sides, attempt, pending
-from parity.device_side import NotRun
+from parity.device import inputs, judge
+from parity.device.judge import Comparison
+from parity.device.parts import DTYPES, Job, Sides, attempt, pending
+from parity.device.side import NotRun
+from parity.spec.tolerances import TOLERANCES
 
 STEPS = {"lenet5": 10, "resnet18": 3}
 
@@ -102,7 +102,7 @@ def _judge(prefix: str, dtype: str, needed: list) -> dict[str, object]:
     if failed is not None:
         return {"note": str(failed)}
     parts = [judge.part(x, prefix) for x in needed]
-    tolerance = judge.TOLERANCES[prefix]
+    tolerance = TOLERANCES[prefix]
     if dtype == "float64":
         return judge.judge_float64(*parts, tolerance)
     return judge.judge_rounded(*parts[:2], tuple(parts[2:4]), parts[4], tolerance)
@@ -177,7 +177,7 @@ def _judge_convolution(
     failed = next((x for x in needed if isinstance(x, NotRun)), None)
     if failed is not None:
         return {"note": str(failed)}
-    tolerance = judge.TOLERANCES["operation"]
+    tolerance = TOLERANCES["operation"]
     ours, theirs, *exact = (judge.part(x, str(index)) for x in needed)
     if dtype == "float64":
         return judge.judge_float64(ours, theirs, tolerance)
