@@ -1,4 +1,4 @@
-"""How time and memory grow: `python benchmarks/scaling.py [--what NAMES] [--json FILE]`.
+"""How time and memory grow: `python benchmarks/scaling.py [--what NAMES]`.
 
 batch     images per batch, ResNet-18
 pixels    height and width of the images, ResNet-18
@@ -88,13 +88,13 @@ def child(side: str, what: str, point: int, arguments) -> dict[str, float]:
 
 
 def time_steps(side: str, options: runs.Options, images) -> dict[str, float]:
-    """Returns seconds of a step, and memory, of an epoch after one step."""
+    """Returns seconds of a step, and memory, of an epoch after two steps."""
     dataset = common.made_up(images)
     order = runs.batch_order(options, len(images), 0)
     peak = Peak()
     peak.start()
     trainer = train.make_trainer(side, options, dataset)
-    trainer.to_host(list(trainer.steps(order[:1], 0)))
+    trainer.to_host(list(trainer.steps([order[0], order[-1]], 0)))
     ready, processor = time.perf_counter(), time.process_time()
     pending, middle = [], 0.0
     for number, losses in enumerate(trainer.steps(order, 0)):
@@ -215,6 +215,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     flags.add_argument(
         "--folder", type=Path, help="for the image files; a million take 784 MB"
     )
+    flags.add_argument("--threads", type=cli.positive, metavar="N")
     flags.add_argument("--child", choices=train.SIDES, help=argparse.SUPPRESS)
     flags.add_argument("--started", type=float, help=argparse.SUPPRESS)
     arguments = flags.parse_args(given)
@@ -229,6 +230,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Prints the tables; writes JSON and a chart if asked to."""
     arguments = parse()
+    common.use_processors(arguments.threads)
     if arguments.child:
         (what,), (point,) = arguments.what, arguments.points
         print(json.dumps(child(arguments.child, what, point, arguments)))

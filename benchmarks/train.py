@@ -282,9 +282,12 @@ def measure_programs(name: str, arguments: argparse.Namespace) -> dict[str, obje
 
 def child(side: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Returns what the first steps of one side's program take, from its start on."""
-    for framework in {"keras": ("tensorflow", "keras"), "torch": ("torch",)}[side]:
+    for framework in {
+        "keras": ("tensorflow", "keras"),
+        "torch": ("torch", "torchvision"),
+    }[side]:
         importlib.import_module(framework)
-    imported = time.time()
+    imported, processor = time.time(), time.process_time()
     program = importlib.import_module(f"{side}_impl.train")
     Trainer = program.Trainer
     stamps = []
@@ -297,7 +300,7 @@ def child(side: str, arguments: argparse.Namespace) -> dict[str, float]:
         done = 0
         for losses in steps(self, order, epoch):
             done += len(self.to_host([losses]))
-            stamps.append((time.time(), done))
+            stamps.append((time.time(), time.process_time(), done))
             yield losses
             if done > CHILD_STEPS:
                 raise Enough
@@ -314,10 +317,11 @@ def child(side: str, arguments: argparse.Namespace) -> dict[str, float]:
         )
         with contextlib.suppress(Enough):
             program.train(options)
-    (first, before), *_, (last, done) = stamps
+    (first, computed, before), *_, (last, _, done) = stamps
     return {
         "first_step": first - arguments.started,
         "after_import": first - imported,
+        "processor_after_import": computed - processor,
         "step": (last - first) / (done - before),
         "peak_mib": common.memory("VmHWM"),
     }
@@ -346,6 +350,7 @@ def show(name: str, result: dict[str, object]) -> str:
             program,
             f"{values['first_step']:.1f}",
             f"{values['after_import']:.1f}",
+            f"{values['processor_after_import']:.1f}",
             f"{values['step'] * 1e3:.0f}",
             f"{values['peak_mib']:.0f}",
         )
@@ -353,7 +358,8 @@ def show(name: str, result: dict[str, object]) -> str:
         if values
     ]
     if programs:
-        header = (name, "first step, s", "after the import", "step, ms", "peak, MiB")
+        header = (name, "first step, s", "after the import", "of the CPU")
+        header += ("step, ms", "peak, MiB")
         text += "\n\n" + common.show_table(header, programs)
     return text
 
@@ -436,28 +442,15 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def use_threads(count: int) -> None:
-    """Keeps both frameworks to so many threads."""
-    from parity.frameworks import tf, torch
-
-    torch.set_num_threads(count)
-    tf.config.threading.set_intra_op_parallelism_threads(count)
-    tf.config.threading.set_inter_op_parallelism_threads(count)
-
-
 def main() -> None:
     """Prints each network's tables; writes JSON and a chart if asked to."""
     arguments = parse()
     if arguments.child:
         print(json.dumps(child(arguments.child, arguments)))
         return
-    if arguments.threads:
-        use_threads(arguments.threads)
-    found = common.environment() | {
-        "rounds": arguments.rounds,
-        "clock": arguments.clock,
-        "threads": arguments.threads or common.environment()["threads"],
-    }
+    common.use_processors(arguments.threads)
+    found = common.environment()
+    found |= {"rounds": arguments.rounds, "clock": arguments.clock}
     print(common.show_environment(found))
     results = {}
     for name in arguments.models:

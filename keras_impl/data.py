@@ -90,8 +90,12 @@ def normalise(
     images: tf.Tensor, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tf.Tensor:
     """Returns images float32 of uint8 ones (N, H, W, C) in their place."""
-    scaled = tf.cast(images, tf.float32) / 255.0
-    return (scaled - np.float32(mean)) / np.float32(std)
+    # TensorFlow's graphs multiply by the inverse of a constant; these are none there.
+    with tf.init_scope():
+        mean, std, white = (
+            tf.constant(values, tf.float32) for values in (mean, std, 255)
+        )
+    return (tf.cast(images, tf.float32) / white - mean) / std
 
 
 class Pipeline:

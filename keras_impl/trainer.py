@@ -89,18 +89,19 @@ class Trainer:
             yield from self._steps_of_files(order, epoch)
             return
         count, done = 1, 0
+        most = min(self.options.checkpoint_every or CALL_STEPS, CALL_STEPS)
         while done < len(order):
             size = len(order[done])
             batches = [x for x in order[done : done + count] if len(x) == size]
             start = time.perf_counter()
             losses = self.train_steps(tf.constant(np.stack(batches)))
-            yield losses
             done += len(batches)
-            if count < CALL_STEPS:
+            if count < most:
                 losses.numpy()
                 seconds = (time.perf_counter() - start) / len(batches)
                 seconds = self.group.mean(seconds)
-                count = min(2 * count, max(1, int(CALL_SECONDS / seconds)), CALL_STEPS)
+                count = min(2 * count, max(1, int(CALL_SECONDS / seconds)), most)
+            yield losses
 
     def _steps_of_files(self, order, epoch):
         if self.alone:

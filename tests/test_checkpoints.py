@@ -21,7 +21,7 @@ from parity.spec import checkpoints, files, loop, runs
 from parity.spec.checkpoints import Progress
 from parity.spec.datasets import Dataset
 from parity.spec.errors import Failure, UsageError
-from parity.spec.run_folder import Run
+from parity.spec.run_folder import OF_A_RUN, Run
 
 SPEEDS = ("seconds", "images_per_second", "memory_mib")
 
@@ -317,7 +317,7 @@ def test_a_disk_that_is_full_at_any_call(stride, whole, tmp_path):
     assert count > stride * failed > 50
 
 
-def test_a_longer_training_is_not_taken_for_finished(whole, tmp_path):
+def test_a_longer_training_is_not_taken_for_finished(whole, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     with pytest.raises(UsageError, match="is finished: 3 epochs; a larger --epochs"):
@@ -327,6 +327,14 @@ def test_a_longer_training_is_not_taken_for_finished(whole, tmp_path):
     assert content(folder) == content(whole)
     for count in (3, 20, 40):
         assert killed_at(count, runs.resumed(folder, epochs=5))
+
+    def end(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "save_weights", end)
+        train(runs.resumed(folder))
+    assert checkpoints.load(checkpoint(folder))[1].epoch == 5
     train(runs.resumed(folder))
     train(small_options(tmp_path / "long", epochs=5))
     assert result(folder) == result(tmp_path / "long")
@@ -803,8 +811,8 @@ def test_one_program_at_a_time(stopped, tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from parity.spec import files\n"
         f"keep = files.lock(Path({str(stopped)!r}), files)\n"
-        "print(flush=True)\n"
-        "if os.fork():\n    sys.stdin.read(1)\nelse:\n    sys.stdin.read(2)\n"
+        "if os.fork():\n    print(flush=True)\n"
+        "sys.stdin.read(1)\n"
     )
     options = runs.resumed(stopped)
     before = content(stopped)
@@ -819,17 +827,12 @@ def test_one_program_at_a_time(stopped, tmp_path):
         train(options)
 
 
-def test_a_folder_that_holds_a_run(stopped, whole):
-    for keep in ("args.json", "checkpoints", "metrics.jsonl", "initial.safetensors"):
-        for path in stopped.iterdir():
-            if path.name not in (keep, ".lock") and keep != "args.json":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if keep != "args.json":
-            continue
-        before = content(stopped)
-        with pytest.raises(UsageError, match="holds a run already"):
-            train(small_options(stopped))
-        assert content(stopped) == before
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_a_folder_that_holds_a_run(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match="holds a run already; choose another --outp"):
+        train(small_options(tmp_path))
+    assert not content(tmp_path)
 
 
 def test_a_file_in_the_place_of_a_folder(stopped, tmp_path):

@@ -83,7 +83,16 @@ def options(case):
     others = {name: case[name] for name in case if name not in ("tiny", "fault")}
     return runs.options(**others | paths)
 
-with train.join(options(cases[0])) as group:
+if "mirrored" in sys.argv:
+    import contextlib, tensorflow as tf
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, two)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    joined = contextlib.nullcontext(processes.Group(strategy=strategy))
+else:
+    joined = train.join(options(cases[0]))
+with joined as group:
     for case in cases:
         package.create_model = tiny if case.get("tiny") else real_model
         plant(case.get("fault"))
@@ -254,7 +263,9 @@ def test_synchronised_batch_normalisation_is_refused_on_the_cpu():
         group.prepare(model, True)
 
 
-def train(side: str, size: int, cases: dict[str, dict], folder: Path) -> None:
+def train(
+    side: str, size: int, cases: dict[str, dict], folder: Path, *flags: str
+) -> None:
     """Trains in a group, each case into a folder of its name."""
     listed = [
         {"model": "lenet5", "dataset": "digits", "precision": "float64", "epochs": 3}
@@ -262,7 +273,7 @@ def train(side: str, size: int, cases: dict[str, dict], folder: Path) -> None:
         | case
         for name, case in cases.items()
     ]
-    with started(side, size, "-c", WORKER, side, json.dumps(listed)) as group:
+    with started(side, size, "-c", WORKER, side, json.dumps(listed), *flags) as group:
         for code, printed in group.wait(600):
             assert code == 0, printed
 
@@ -287,17 +298,24 @@ NORMALISED = {"tiny": True, "optimizer": "sgd", "batch_size": 65, "learning_rate
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[tuple[str, int], Path]:
-    """Runs of each side in one process and in two, by side and number."""
+def folders(tmp_path_factory) -> dict[tuple[str, int | str], Path]:
+    """Runs of each side in one process and in two, by side and number.
+
+    "mirrored" is two replicas in one process.
+    """
     generator = np.random.default_rng(0)
     shapes = {"conv.weight": (4, 1, 5, 5), "out.weight": (10, 256), "out.bias": (10,)}
     shapes |= {f"bn.{name}": (4,) for name in ("weight", "bias", "running_mean")}
-    tensors = {k: 0.1 * generator.normal(size=s) for k, s in shapes.items()}
+    tensors = {k: generator.normal(size=s) / 8 for k, s in shapes.items()}
     tensors |= {"conv.bias": np.zeros(4), "bn.running_var": np.ones(4)}
+    # PyTorch reads them into a model of float32.
+    tensors = {name: np.float32(tensor) for name, tensor in tensors.items()}
     weights = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     files.save_weights(weights, tensors, {})
     normalised = {"norm": NORMALISED | {"weights": str(weights)}}
-    result = {}
+    result = {("keras", "mirrored"): tmp_path_factory.mktemp("mirrored")}
+    replicas = {"momentum": SAME["momentum"]} | normalised
+    train("keras", 1, replicas, result["keras", "mirrored"], "mirrored")
     for side in PROCESSES:
         folder = tmp_path_factory.mktemp(side)
         result[side, 1], result[side, 2] = folder / "one", folder / "two"
@@ -342,6 +360,13 @@ def test_two_processes_train_as_one(side, case, folders):
     for ours, theirs in zip(lines(one), lines(two), strict=True):
         for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_two_replicas_in_one_process_train_as_one(folders):
+    replicas = folders["keras", "mirrored"]
+    assert difference(replicas / "momentum", folders["keras", 1] / "momentum") < 1e-9
+    assert difference(replicas / "norm", folders["keras", 2] / "norm") < 1e-9
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """A run is never lost: both sides' trainings, killed, stopped, damaged and resumed.
 
-A training that went on is to have the same bits as one that nobody interrupted. That
-holds with one thread of the CPU. With several
-PyTorch's own sums may be split otherwise from one run to the next, interrupted or not.
+A training that went on is to have the same bits as one that nobody interrupted, in
+float32 on one thread of the CPU. With two, the networks here came out the same as
+well, run after run and on both sides; but no framework promises that, and another
+number of threads splits sums otherwise.
 """
 
 import errno
@@ -77,7 +78,7 @@ for moment in [*moments.split(","), None]:
     if child == 0:
         options = cli.parse_train("train", [*arguments, "--quiet"])
         cli.run("train", lambda: program.train(options) and 0)
-    state = {"delay": chance.uniform(0, 0.6), "count": chance.randint(1, 9)}
+    state = {"delay": chance.uniform(0, 0.6), "count": chance.randint(1, 3)}
     state["seen"] = set()
     before, start = written(), time.monotonic()
     while not (moment and come(moment, before, start, state)):
@@ -128,18 +129,18 @@ def last_line(done: subprocess.CompletedProcess) -> str:
     [
         (
             "cnn_padded_pool --augment flip --optimizer momentum --checkpoint-every 1",
-            "start,writing,writing,training,writing,training,final.safetensors",
+            "start,writing,training,writing,writing,training,final.safetensors",
         ),
         (
             "lenet5 --optimizer adam --scheduler plateau --checkpoint-every 7",
-            "start,training,training,writing,curves.png",
+            "start,writing,training,writing,curves.png",
         ),
     ],
     ids=["dropout", "adam"],
 )
 def test_killed_at_any_moment(side, flags, moments, tmp_path):
     """Twelve kills on each side, as many times in two runs that go on to their ends."""
-    flags = (*flags.split(), "--epochs", "2")
+    flags = (*flags.split(), "--epochs", "4")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = program("-m", f"{side}_impl.train", *flags, "--output", whole)
     assert done.returncode == 0, done.stderr
@@ -160,7 +161,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def small_options(folder: Path, model: str = "cnn_padded_pool", **changes):
+def small_options(
+    folder: Path, model: str = "cnn_padded_pool", **changes
+) -> runs.Options:
     values = {"epochs": 2, "batch_size": 256, "optimizer": "momentum", "quiet": True}
     return runs.options(model, output=folder, **(values | changes))
 
@@ -225,7 +228,7 @@ def test_stopped_and_resumed(copied, tmp_path):
         {"precision": "float16", "optimizer": "adam"},
         {"precision": "bfloat16", "optimizer": "rmsprop"},
         {"precision": "float64", "optimizer": "nesterov", "scheduler": "plateau"},
-        {"model": "vgg_bn_small", "optimizer": "adagrad"},
+        {"model": "cnn_binary", "batch_size": 32, "optimizer": "adagrad"},
     ],
     ids=["augmented", "float16", "bfloat16", "float64", "batchnorm"],
 )
@@ -329,6 +332,7 @@ def test_the_other_sides_and_another_models_checkpoint(copied, tmp_path):
             SIDES[side].train.train(runs.resumed(folder))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up(copied, tmp_path, monkeypatch):
     """The last checkpoint stays, and the run goes on once there is space."""
     side, folder = copied
@@ -374,6 +378,7 @@ def test_the_first_layer_that_is_not_finite(side, layer, tmp_path):
     assert checkpoints.not_finite(state) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", SIDES)
 def test_a_learning_rate_that_is_too_large(side, tmp_path):
     """Then from the last good state, with a smaller one."""
