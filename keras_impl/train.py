@@ -6,6 +6,7 @@ OPTIONS = cli.parse_train("keras_impl.train") if __name__ == "__main__" else Non
 
 import contextlib
 import math
+from dataclasses import replace
 from importlib.metadata import version
 
 import keras
@@ -38,6 +39,8 @@ def train(options: runs.Options) -> Run:
 
 def train_in_group(options, group):
     """Trains in a group of processes, each of which does the same."""
+    if group.rank:
+        options = replace(options, quiet=True)
     device = select_device(
         group.device(options.device),
         tf32=options.precision == "tf32",

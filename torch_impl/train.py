@@ -4,6 +4,7 @@ from parity.spec import cli
 
 OPTIONS = cli.parse_train("torch_impl.train") if __name__ == "__main__" else None
 
+from dataclasses import replace
 from importlib.metadata import version
 
 import torch
@@ -32,6 +33,8 @@ def train(options: runs.Options) -> Run:
 
 def train_in_group(options, group):
     """Trains in a group of processes, each of which does the same."""
+    if group.rank:
+        options = replace(options, quiet=True)
     device = select_device(
         group.device(options.device),
         tf32=options.precision == "tf32",
