@@ -30,7 +30,7 @@ def select_device(name: str, *, tf32: bool = False, deterministic: bool = False)
     """
     wanted, index = devices.parse(name)
     if BACKEND == "tensorflow":
-        tf.config.experimental.enable_tensor_float_32_execution(tf32)
+        allow_tf32(tf32)
         if deterministic:
             tf.config.experimental.enable_op_determinism()
     elif tf32 or deterministic:
@@ -45,6 +45,12 @@ def select_device(name: str, *, tf32: bool = False, deterministic: bool = False)
     if index >= max(count, 1):
         raise UsageError(f"{NAME} sees {count} GPUs here; --device gpu:0 is the first")
     return "/CPU:0" if wanted == "cpu" or not count else f"/GPU:{index}"
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Lets the GPU round the factors of float32 products, or not."""
+    if BACKEND == "tensorflow":
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)
 
 
 def _count_gpus() -> int:

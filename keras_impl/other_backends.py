@@ -74,6 +74,9 @@ def join(options):
         ("--precision float64", options.precision == "float64"),
         ("--compile", options.compile),
         ("training in several processes", "TF_CONFIG" in os.environ),
+        (f"--device {options.device}", "," in options.device),
+        ("--sync-bn", options.sync_bn),
+        ("--fast", options.fast),
     ):
         if used:
             raise UsageError(
@@ -137,4 +140,5 @@ class Trainer(trainer.Trainer):
 
 
 def _loss(labels, logits):
-    return cross_entropy(widened(logits), labels)
+    # Keras has made a column of them.
+    return cross_entropy(widened(logits), keras.ops.reshape(labels, (-1,)))

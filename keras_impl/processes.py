@@ -148,11 +148,11 @@ class Group:
 
         @tf.function(reduce_retracing=True)
         def train_steps(order):
-            losses = tf.TensorArray(tf.float32, tf.shape(order)[0])
+            losses = tf.TensorArray(tf.float64, tf.shape(order)[0])
             for number in tf.range(tf.shape(order)[0]):
                 parts = self.strategy.run(own_step, (order[number], images, labels))
                 parts = self.strategy.experimental_local_results(parts)
-                losses = losses.write(number, tf.cast(tf.add_n(parts), tf.float32))
+                losses = losses.write(number, tf.cast(tf.add_n(parts), tf.float64))
             return losses.stack()
 
         return train_steps

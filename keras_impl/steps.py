@@ -89,7 +89,7 @@ def make_train_steps(train_step, tensors, mean, std):
 
     def one_step(indices):
         batch = normalise(tf.gather(images, indices), mean, std)
-        return tf.cast(train_step(batch, tf.gather(labels, indices)), tf.float32)
+        return tf.cast(train_step(batch, tf.gather(labels, indices)), tf.float64)
 
     # One graph for all numbers of batches and of images.
     any_number = tf.TensorSpec((None, None), tf.int64)
@@ -99,7 +99,7 @@ def make_train_steps(train_step, tensors, mean, std):
         return tf.map_fn(
             one_step,
             order,
-            fn_output_signature=tf.float32,
+            fn_output_signature=tf.float64,
             parallel_iterations=1,  # one after the other
         )
 

@@ -13,10 +13,11 @@ import keras
 
 import keras_impl
 from keras_impl import data, weights
-from keras_impl.devices import select_device
+from keras_impl.devices import allow_tf32, select_device
 from keras_impl.optim import create_optimizer
 from keras_impl.steps import make_loss_scaler
 from parity.spec import checkpoints, devices, loop, runs, trials
+from parity.spec.errors import OUT_OF_MEMORY, Failure
 from parity.spec.run_folder import Run
 
 if keras.backend.backend() == "tensorflow":
@@ -34,7 +35,12 @@ def train(options: runs.Options) -> Run:
         Failure: the training was stopped, or its loss is not finite.
     """
     with join(options) as group:
-        return train_in_group(options, group)
+        try:
+            return train_in_group(options, group)
+        except Exception as error:
+            if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's
+                raise
+            raise Failure(OUT_OF_MEMORY) from None
 
 
 def train_in_group(options, group):
@@ -67,7 +73,7 @@ def train_in_group(options, group):
         )
         group.share(run.folder)
         parameters = sum(math.prod(x.shape) for x in model.trainable_variables)
-        run.start(dataset, device, parameters)
+        run.start(dataset, device, parameters, group.size)
         if not (run.folder / "initial.safetensors").exists():
             run.save_weights("initial", weights.state_dict(model), dataset)
         predictions = loop.train(trainer, run, dataset)
@@ -79,6 +85,7 @@ def train_in_group(options, group):
 
 def create_trainer(options, dataset, device, group):
     """Returns the trainer of a run, at its beginning."""
+    allow_tf32(options.precision == "tf32")
     arguments = options.shape(dataset).arguments() | {"seed": options.seed}
     tensors = None
     if options.weights:

@@ -1,6 +1,7 @@
 """Fixtures of the ladder: the device it runs on, and twins with the same weights."""
 
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from parity.spec import recipes
 
 # Each framework in a process of its own: only what can compare them so is collected,
 # and this process loads neither.
-SEPARATE = "--separate-processes" in sys.argv
+SEPARATE = "--separate-processes" in " ".join(
+    [*sys.argv, os.environ.get("PYTEST_ADDOPTS", "")]
+)
 if SEPARATE:
     tests = Path(__file__).parent.glob("test_*.py")
     collect_ignore = [x.name for x in tests if x.name != "test_sides.py"]

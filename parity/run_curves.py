@@ -53,6 +53,8 @@ INCIDENTAL = {
     "framework",
     "versions",
     "device",
+    "placed_on",
+    "processes",
     "output",
     "resume",
     "data_dir",

@@ -44,6 +44,17 @@ def test_a_run_that_tensorflow_evaluates(backend, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_one_logit(backend, tmp_path):
+    arguments = ("--recipe", "binary_batches", "--epochs", 3)
+    done = train(backend, "cnn_binary", *arguments, "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["train_loss"] for line in lines]
+    assert losses[0] > losses[1] > losses[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_auxiliary_heads_and_short_numbers(backend, tmp_path):
     done = train(
         *(backend, "googlenet", "--dataset", "digits", "--image-size", 32),
@@ -64,6 +75,7 @@ def test_auxiliary_heads_and_short_numbers(backend, tmp_path):
         (("--precision", "float64"), "--precision float64 needs TensorFlow"),
         (("--compile",), "--compile needs TensorFlow"),
         (("--deterministic",), "--deterministic is TensorFlow's"),
+        (("--fast",), "--fast needs TensorFlow"),
     ],
 )
 def test_what_needs_tensorflow_says_so(arguments, message, tmp_path):

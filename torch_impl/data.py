@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import shutil
+import signal
 import sys
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -196,6 +197,7 @@ class Pipeline:
                 num_workers=self.workers,
                 multiprocessing_context=self._start_method(),
                 generator=torch.Generator(),  # leaves alone the one that dropout uses
+                worker_init_fn=_leave_signals,
                 pin_memory=self.device.type == "cuda",
             )
         for indices, batch in zip(order, pixels, strict=True):
@@ -205,6 +207,12 @@ class Pipeline:
         if self.device.type == "cuda" and not tensor.is_pinned():
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
+
+
+def _leave_signals(worker: int) -> None:
+    """Lets the program that reads decide when a worker stops."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Epoch(torch.utils.data.Dataset):

@@ -23,8 +23,7 @@ def select_device(
         UsageError: a GPU is asked for and PyTorch does not see it.
     """
     wanted, index = devices.parse(name)
-    torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
+    allow_tf32(tf32)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -35,4 +34,11 @@ def select_device(
         raise UsageError(f"PyTorch sees {count} GPUs here; --device gpu:0 is the first")
     if wanted == "cpu" or not count:
         return torch.device("cpu")
+    torch.cuda.set_device(index)  # where memory is pinned for
     return torch.device("cuda", index)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Lets the GPU round the factors of float32 products, or not."""
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed

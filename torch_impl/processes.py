@@ -25,7 +25,7 @@ from parity.spec.errors import Failure, UsageError
 
 # Seconds that a process waits for the others in a step, and where one of them reads
 # the data.
-TIMEOUT = 50
+TIMEOUT = 600
 PATIENCE = 3600
 
 

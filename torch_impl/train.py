@@ -13,7 +13,7 @@ import torch_impl
 from parity.spec import checkpoints, devices, loop, runs, trials
 from parity.spec.run_folder import Run
 from torch_impl import data, weights
-from torch_impl.devices import select_device
+from torch_impl.devices import allow_tf32, select_device
 from torch_impl.layers import seeded
 from torch_impl.optim import create_optimizer
 from torch_impl.processes import join
@@ -60,7 +60,7 @@ def train_in_group(options, group):
         )
         group.share(run.folder)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        run.start(dataset, str(device), parameters)
+        run.start(dataset, str(device), parameters, group.size)
         if not (run.folder / "initial.safetensors").exists():
             run.save_weights("initial", weights.state_dict(model), dataset)
         predictions = loop.train(trainer, run, dataset)
@@ -72,6 +72,7 @@ def train_in_group(options, group):
 
 def create_trainer(options, dataset, device, group):
     """Returns the trainer of a run, at its beginning."""
+    allow_tf32(options.precision == "tf32")
     model = torch_impl.create_model(
         options.model, **options.shape(dataset).arguments(), seed=options.seed
     )

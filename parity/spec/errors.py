@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+OUT_OF_MEMORY = "out of memory; a smaller --batch-size or --image-size would do"
+
 
 class UsageError(ValueError):
     """A wrong name, number, file or combination; programs exit with code 2."""

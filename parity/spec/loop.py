@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,8 @@ except ModuleNotFoundError:  # Windows
     resource = None
 
 CHECK_EVERY = 50
+# A group agrees on stopping here, and those that start it wait for half a minute.
+GROUP_CHECK_EVERY = 10
 
 
 class Trainer(Protocol):
@@ -152,6 +155,7 @@ class _Loop:
         self.trainer.set_learning_rate(learning_rate)
         order = runs.batch_order(options, len(self.dataset.train_images), epoch)
         self._steps(order, epoch)
+        self._stop_if_asked(order)
         state = self._state(order)
         counts = np.array([len(indices) for indices in order])
         logits = self.trainer.predict("train")
@@ -176,7 +180,7 @@ class _Loop:
             learning_rate=learning_rate,
             seconds=progress.seconds,
             images_per_second=float(counts.sum() / progress.seconds),
-            memory_mib=max(self.trainer.memory(), _peak_bytes()) / 2**20,
+            memory_mib=(self.trainer.memory() or _peak_bytes()) / 2**20,
         )
         progress.epoch, progress.step = epoch + 1, 0
         progress.losses, progress.seconds = np.empty(0), 0.0
@@ -188,6 +192,7 @@ class _Loop:
         progress, every = self.progress, self.options.checkpoint_every
         before, start = progress.seconds, time.perf_counter()
         first = epoch * len(order)
+        check_every = CHECK_EVERY if self.trainer.alone else GROUP_CHECK_EVERY
         done = checked = progress.step
         rest = order[done:]
         with self.run.progress(len(order), done, epoch) as bar:
@@ -201,7 +206,7 @@ class _Loop:
                     (first + self.progress.step) // every
                 )
                 asked = self.stop.signal and self.trainer.alone
-                if wanted or asked or done - checked >= CHECK_EVERY:
+                if wanted or asked or done - checked >= check_every:
                     checked = done
                     self._settle(order, epoch)
                     progress.seconds = before + time.perf_counter() - start
@@ -274,6 +279,8 @@ class _Loop:
 
     def _fail(self, message: str, order: Sequence[np.ndarray], step: int) -> None:
         epoch = self.progress.epoch
+        if self.saved[0] == epoch and self.trainer.alone:
+            self.run.say(f"{message}; making the steps again to find the layer")
         if self._go_back(epoch):
             self._go_on(order[self.saved[1] : step], epoch)
             if layer := self.trainer.first_not_finite(order[step], epoch):
@@ -341,8 +348,10 @@ class _Stop:
 
 
 def _peak_bytes() -> int:
-    """Returns the most memory that this process has had, 0 where that is unknown."""
-    if not resource:
-        return 0
+    """Returns the most memory that this process has had."""
+    with contextlib.suppress(OSError):  # Linux; getrusage has that of the parent too
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -105,11 +105,14 @@ class Run:
             files.remove_unfinished(folder / "checkpoints")
         return folder
 
-    def start(self, dataset: Dataset, device: str, parameters: int) -> None:
+    def start(
+        self, dataset: Dataset, device: str, parameters: int, processes: int = 1
+    ) -> None:
         """Writes args.json and says what is about to be trained."""
         self.arguments = asdict(self.options) | {
             "framework": self.framework,
-            "device": device,
+            "placed_on": device,
+            "processes": processes,
             "parameters": parameters,
             "classes": dataset.classes,
             "mean": dataset.mean,
@@ -189,11 +192,13 @@ class Run:
         self.epochs = list(progress.epochs)
         if self.writes:
             path = runs.checkpoint_of(self.options.resume)
-            # The old pictures end an earlier training, not this one.
-            with contextlib.suppress(OSError):
-                (self.folder / LAST).unlink()
+            # These end an earlier training, not this one; the checkpoint has the same.
+            for name in (LAST, "final.safetensors", "model.keras", "model.pt"):
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
             last = self.folder / runs.LAST_CHECKPOINT
             if path.resolve() != last.resolve():
+                self._forget_best_after(progress.epoch)
                 files.write_atomically(last, lambda file: shutil.copyfile(path, file))
             files.write_json(self.folder / "args.json", self.arguments)
             self._write_metrics()
@@ -201,6 +206,13 @@ class Run:
             f"going on with {self.folder} after {progress.epoch} epochs and "
             f"{progress.step} steps"
         )
+
+    def _forget_best_after(self, epoch: int) -> None:
+        """Removes the best checkpoint where it is of an epoch that is made again."""
+        best = self.folder / "checkpoints" / "best.safetensors"
+        with contextlib.suppress(UsageError, OSError):
+            if checkpoints.load(best)[1].epoch > epoch:
+                best.unlink()
 
     def progress(self, total: int, done: int, epoch: int) -> "tqdm":
         """Returns a progress bar for a terminal, to be told of steps by `update`."""
@@ -233,6 +245,7 @@ class Run:
         values = "  ".join(
             f"{name} {value:{digits.get(name, '.4f')}}"
             for name, value in metrics.items()
+            if name != "first_loss"
         )
         self.say(f"epoch {len(self.epochs)}/{self.options.epochs}  {values}")
 

@@ -163,6 +163,9 @@ def options(model: str, recipe: str | None = None, **changes: object) -> Options
     name = recipe or network.training
     training = recipes.training(name)
     given = {name: value for name, value in changes.items() if value is not None}
+    if given.get("fast") and (given.get("precision") or given.get("compile")):
+        flag = "--precision" if given.get("precision") else "--compile"
+        raise UsageError(f"--fast chooses the precision and compilation; leave {flag}")
     defaults = {
         "dataset": training.dataset,
         "data_dir": Path("data"),
@@ -281,17 +284,10 @@ def resumed(path: Path, model: str | None = None, **changes: object) -> Options:
                 + ", ".join("--" + name.replace("_", "-") for name in CHANGEABLE)
             )
     known = {name: _value(name, value, folder) for name, value in known.items()}
-    known["device"] = _device_name(known["device"])
     _check_names(known, folder)
     if known["weights"] and not known["weights"].exists():
         known["weights"] = folder / "initial.safetensors"  # the same numbers
     return Options(**known | given | {"resume": Path(path)})
-
-
-def _device_name(written: str) -> str:
-    """Returns --device of what args.json says, the framework's name: /GPU:0, cuda:1."""
-    name = written.lower().removeprefix("/").replace("cuda", "gpu")
-    return name.removesuffix(":0")
 
 
 def _value(name: str, value: object, folder: Path) -> object:

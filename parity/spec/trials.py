@@ -1,5 +1,6 @@
 """Finds the fastest arithmetic for a network on a device, by trying."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -44,9 +45,19 @@ def fastest(
     indices = runs.batch_order(options, len(dataset.train_images), 0)[0]
     speeds = {}
     for precision, compiled in CANDIDATES[device_kind]:
+        if compiled and options.sync_bn:
+            continue
         trial = replace(options, precision=precision, compile=compiled)
-        trainer = create_trainer(trial, dataset, *place)
-        speeds[precision, compiled] = trainer.speed(indices)
+        try:
+            speed = create_trainer(trial, dataset, *place).speed(indices)
+        except Exception as error:  # no compiler, no memory: another one is taken
+            if not speeds:
+                raise
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            failed = f"{precision}{' compiled' if compiled else ''}"
+            print(f"fast: {failed} does not run here: {line[:150]}", file=sys.stderr)
+        else:
+            speeds[precision, compiled] = speed
     (precision, compiled), speed = max(speeds.items(), key=lambda item: item[1])
     if not options.quiet:
         tried = ", ".join(
