@@ -113,7 +113,7 @@ def test_compiled_steps_are_the_same_steps(side, exact, tmp_path):
         (["--device", "gpu:x"], "unknown device 'gpu:x'"),
         (
             ["--device", "tpu"],
-            "unknown device 'tpu'; choose from auto, cpu, gpu, gpu:1",
+            "unknown device 'tpu'; did you mean gpu or cpu or gpu:1",
         ),
         (["--checkpoint-every", "0"], "'0' is not an integer of 1 or more"),
     ],

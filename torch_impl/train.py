@@ -11,6 +11,7 @@ import torch
 
 import torch_impl
 from parity.spec import checkpoints, devices, loop, runs, trials
+from parity.spec.errors import OUT_OF_MEMORY, Failure, UsageError
 from parity.spec.run_folder import Run
 from torch_impl import data, weights
 from torch_impl.devices import allow_tf32, select_device
@@ -28,7 +29,17 @@ def train(options: runs.Options) -> Run:
         Failure: the training was stopped, or its loss is not finite.
     """
     with join(options) as group:
-        return train_in_group(options, group)
+        try:
+            return train_in_group(options, group)
+        except torch.OutOfMemoryError:
+            raise Failure(OUT_OF_MEMORY) from None
+        except RuntimeError as error:
+            if "does not have a deterministic implementation" not in str(error):
+                raise
+            what = str(error).partition(" does not")[0]
+            raise UsageError(
+                f"--deterministic: PyTorch has no {what} that is"
+            ) from None
 
 
 def train_in_group(options, group):

@@ -348,10 +348,12 @@ class _Stop:
 
 
 def _peak_bytes() -> int:
-    """Returns the most memory that this process has had."""
+    """Returns the most memory that this process has had, 0 where that is unknown."""
     with contextlib.suppress(OSError):  # Linux; getrusage has that of the parent too
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
+    if not resource:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
