@@ -24,7 +24,6 @@ from keras_impl.devices import share_gpus
 from keras_impl.steps import compute_gradients, scale_of
 from keras_impl.tracing import named_layers
 from parity.spec import devices, metrics
-from parity.spec.datasets import Dataset
 from parity.spec.errors import Failure, UsageError
 
 LONGEST_PATH = 4096  # of a folder, in bytes
@@ -181,19 +180,6 @@ class Group:
                 return tf.identity(values[number])
 
         return self.strategy.experimental_distribute_values_from_function(value)
-
-    def check(self, order: Sequence[np.ndarray], dataset: Dataset) -> None:
-        """Raises UsageError where there is not an image for each replica."""
-        least = {
-            "a batch": min(map(len, order)),
-            "the test part": len(dataset.test_images),
-        }
-        for name, count in least.items():
-            if count < self.size:
-                raise UsageError(
-                    f"{self.size} processes want an image each, and {name} is of "
-                    f"{count}; fewer processes or another --batch-size would do"
-                )
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Returns the sum of an array over the processes."""

@@ -44,7 +44,7 @@ class Trainer:
         self.options = options
         self.device = device
         self.group = group
-        group.check(runs.batch_order(options, len(dataset.train_images), 0), dataset)
+        runs.check_parts(options, dataset, group.size, normalises_batches(model))
         settings = {
             "mean": dataset.mean,
             "std": dataset.std,
@@ -184,3 +184,9 @@ class Trainer:
             self.to_host(list(self.steps([indices], 0)))
             times.append(time.perf_counter() - start)
         return len(indices) / self.group.mean(min(times[1:]))
+
+
+def normalises_batches(model):
+    """Returns whether a model has batch normalisation."""
+    layers = tracing.named_layers(model).values()
+    return any(isinstance(x, keras.layers.BatchNormalization) for x in layers)

@@ -199,14 +199,29 @@ def test_both_sides_give_a_process_the_same_part():
         assert np.array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("side", PROCESSES)
-def test_an_image_for_each_process_is_wanted(side):
-    group = group_of(side, 0, 4)
-    dataset = SimpleNamespace(test_images=np.zeros(3))
-    with pytest.raises(UsageError, match="4 processes .* a batch is of 3"):
-        group.check([np.arange(9), np.arange(3)], dataset)
-    with pytest.raises(UsageError, match="4 processes .* the test part is of 3"):
-        group.check([np.arange(9), np.arange(4)], dataset)
+@pytest.mark.parametrize(
+    ("batch_size", "test_size", "processes", "normalises", "message"),
+    [
+        (9, 3, 4, False, "4 processes want an image each, and the test part is of 3"),
+        (3, 9, 4, False, "4 processes want an image each, and a batch is of 3"),
+        (7, 9, 4, True, "4 processes want two images each, to .* a batch is of 7"),
+        (8, 9, 4, True, None),
+        (3, 3, 1, True, None),
+    ],
+)
+def test_images_for_each_process_are_wanted(
+    batch_size, test_size, processes, normalises, message
+):
+    options = runs.options("lenet5", batch_size=batch_size)
+    sizes = (2 * batch_size, test_size)
+    images = [np.zeros((size, 28, 28, 1), np.uint8) for size in sizes]
+    dataset = SimpleNamespace(train_images=images[0], test_images=images[1])
+    arguments = (options, dataset, processes, normalises)
+    if message is None:
+        runs.check_parts(*arguments)
+        return
+    with pytest.raises(UsageError, match=message):
+        runs.check_parts(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +20,6 @@ import torch
 from torch import distributed, nn
 
 from parity.spec import devices, metrics
-from parity.spec.datasets import Dataset
 from parity.spec.errors import Failure, UsageError
 
 # Seconds that a process waits for the others in a step, and where one of them reads
@@ -87,19 +86,6 @@ class Group:
     def shard(self, indices: np.ndarray) -> np.ndarray:
         """Returns this process's part of a batch."""
         return indices[self.rank :: self.size]
-
-    def check(self, order: Sequence[np.ndarray], dataset: Dataset) -> None:
-        """Raises UsageError where there is not an image for each process."""
-        least = {
-            "a batch": min(map(len, order)),
-            "the test part": len(dataset.test_images),
-        }
-        for name, count in least.items():
-            if count < self.size:
-                raise UsageError(
-                    f"{self.size} processes want an image each, and {name} is of "
-                    f"{count}; fewer processes or another --batch-size would do"
-                )
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Returns the sum of a tensor over the processes."""

@@ -36,7 +36,7 @@ class Trainer:
         self.options = options
         self.device = device
         self.group = group
-        group.check(runs.batch_order(options, len(dataset.train_images), 0), dataset)
+        runs.check_parts(options, dataset, group.size, normalises_batches(model))
         settings = {
             "mean": dataset.mean,
             "std": dataset.std,
@@ -177,6 +177,12 @@ class Trainer:
             self.to_host(list(self.steps([indices], 0)))
             times.append(time.perf_counter() - start)
         return len(indices) / self.group.mean(min(times[1:]))
+
+
+def normalises_batches(model):
+    """Returns whether a model has batch normalisation."""
+    kind = torch.nn.modules.batchnorm._BatchNorm
+    return any(isinstance(module, kind) for module in model.modules())
 
 
 def _optimizer_shapes(optimizer):

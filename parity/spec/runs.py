@@ -147,6 +147,30 @@ def batch_order(options: Options, size: int, epoch: int) -> list[np.ndarray]:
     return order
 
 
+def check_parts(
+    options: Options, dataset: Dataset, processes: int, normalises_batches: bool
+) -> None:
+    """Raises UsageError where a batch does not go round the processes.
+
+    Of one image in a process batch normalisation has no variance, unless it is that of
+    all processes.
+    """
+    if processes == 1:
+        return
+    two = normalises_batches and not options.sync_bn
+    order = batch_order(options, len(dataset.train_images), 0)
+    for name, count, each in (
+        ("a batch", min(map(len, order)), 1 + two),
+        ("the test part", len(dataset.test_images), 1),
+    ):
+        if count < each * processes:
+            share = "two images each, to normalise" if each == 2 else "an image each"
+            raise UsageError(
+                f"{processes} processes want {share}, and {name} is of {count}; fewer "
+                "processes or another --batch-size would do"
+            )
+
+
 def options(model: str, recipe: str | None = None, **changes: object) -> Options:
     """Returns the options of a model's training, with changes; None changes nothing.
 
