@@ -105,6 +105,8 @@ def _behind_layer(call: Call, field: Field) -> Field | None:
         return field.window(layer.kernel_size, layer.strides, layer.dilation_rate)
     if type(layer).__name__ == "AdaptiveAveragePooling2D":
         return field.adaptive(call.outputs[0].shape[1:3])
+    if type(layer).__name__ == "LocalResponseNorm":  # a product over the channels
+        return field
     return None
 
 

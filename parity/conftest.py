@@ -28,8 +28,6 @@ MODELS = [
     for name in recipes.names()
 ]
 
-LEFT_BEHIND = []
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the number of generated cases per operation."""
@@ -44,26 +42,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def default_dtype(request: pytest.FixtureRequest):
-    """Every test begins with float32 as PyTorch's default; who left another is told."""
-    if SEPARATE:
-        yield
-        return
-    _put_back(f"what came before {request.node.nodeid}")
+def default_dtype():
+    """No test leaves another default of PyTorch behind for the next."""
     yield
-    _put_back(request.node.nodeid)
-
-
-def _put_back(who: str) -> None:
-    if (dtype := torch.get_default_dtype()) != torch.float32:
+    if not SEPARATE:
+        dtype = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
-        LEFT_BEHIND.append(f"{who} left the default dtype {dtype}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names the tests that left another default behind."""
-    for line in LEFT_BEHIND:
-        terminalreporter.write_line(line)
+        assert dtype == torch.float32
 
 
 @pytest.fixture(params=["cpu", "gpu"])

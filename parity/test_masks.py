@@ -168,10 +168,10 @@ def test_a_wrong_auxiliary_head_is_found(plant, culprit):
 
 
 def test_another_weight_of_the_auxiliary_heads_is_found(monkeypatch):
-    import torch_impl.train
+    import torch_impl.steps
 
-    assert AUXILIARY_WEIGHT == torch_impl.train.AUXILIARY_WEIGHT == 0.3
-    monkeypatch.setattr(torch_impl.train, "AUXILIARY_WEIGHT", 1.0)
+    assert AUXILIARY_WEIGHT == torch_impl.steps.AUXILIARY_WEIGHT == 0.3
+    monkeypatch.setattr(torch_impl.steps, "AUXILIARY_WEIGHT", 1.0)
     twins = shared_twins("googlenet")
     report = parity.lockstep(*twins, *batches(twins[0], 1, 10))
     assert report.first_divergence.culprit == "loss"

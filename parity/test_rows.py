@@ -425,11 +425,12 @@ def on_backends(monkeypatch, factors, **changes):
     """Returns the problem of a row that other backends give a multiple of."""
     row = dataclasses.replace(EVEN, **changes)
 
+    # Not in the thread of the other backends: settings are those of the process.
+    here = measuring.Runner("cpu")(row, "keras", row.keras, "float32")
+
     def run_there(name, chosen, every):
-        here = measuring.Runner("cpu")(row, "keras", row.keras, "float32")
-        if name in factors:
-            here = [x * factors[name] for x in here]
-        return {x.name: {"keras": here} for x in chosen}
+        there = [x * factors.get(name, 1) for x in here]
+        return {x.name: {"keras": there} for x in chosen}
 
     monkeypatch.setattr(measuring, "_run_on_backend", run_there)
     (found,) = measuring.measure([row], backends=BACKENDS)

@@ -1,6 +1,7 @@
 """Loads the frameworks in the order that works, where both are installed."""
 
 import contextlib
+import signal
 import socket
 
 import pytest
@@ -18,3 +19,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C is not ignored, as it is in what a shell runs in the background."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
