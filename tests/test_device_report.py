@@ -506,7 +506,7 @@ def round_weights(model):
 )
 def test_a_wrong_weight_on_one_side_is_found(monkeypatch, tmp_path, fault, dtype):
     from parity.frameworks import torch
-    from parity import device_torch
+    from parity.device import torch_side as device_torch
 
     load = device_torch.Network.load
 
