@@ -10,9 +10,8 @@ import keras
 import numpy as np
 
 from keras_impl import data, trainer
-from keras_impl.steps import cross_entropy, make_predictor, widened
+from keras_impl.steps import make_predictor, training_loss, widened
 from parity.spec.errors import UsageError
-from parity.spec.recipes import AUXILIARY_WEIGHT
 
 BACKEND = keras.backend.backend()
 
@@ -107,24 +106,15 @@ class Trainer(trainer.Trainer):
             "test": data.Pipeline(*test_part, **statistics),
         }
         self.predictor = make_predictor(model)
-        self.heads = self._count_heads()
         optimizer.build(model.trainable_variables)
-        model.compile(
-            optimizer,
-            loss=[_loss] * self.heads,
-            loss_weights=[1.0] + [AUXILIARY_WEIGHT] * (self.heads - 1),
-        )
-
-    def _count_heads(self):
-        shape = (*self.train_set.images.shape[1:],)
-        outputs = self.model(keras.Input(shape), training=True)
-        return len(outputs) if isinstance(outputs, tuple) else 1
+        # `loss=` does not provide for heads that are there in training only.
+        object.__setattr__(model, "compute_loss", _compute_loss)
+        model.compile(optimizer)
 
     def steps(self, order, epoch):
         """Makes the steps of an epoch; yields the loss of each."""
         for images, labels in self.train_set.batches(order, epoch):
-            targets = (labels,) * self.heads if self.heads > 1 else labels
-            losses = self.model.train_on_batch(images, targets)
+            losses = self.model.train_on_batch(images, labels)
             yield np.asarray(np.ravel(losses)[0], np.float64)
 
     def to_host(self, losses):
@@ -139,6 +129,5 @@ class Trainer(trainer.Trainer):
         return 0
 
 
-def _loss(labels, logits):
-    # Keras has made a column of them.
-    return cross_entropy(widened(logits), keras.ops.reshape(labels, (-1,)))
+def _compute_loss(x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    return training_loss(widened(y_pred), y)

@@ -470,7 +470,10 @@ def test_signals_on_the_command_line(side, tmp_path):
         while not lines or not lines[-1].startswith("epoch "):
             lines.append(process.stdout.readline())
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
         assert process.returncode == 128 + number
         assert "Traceback" not in errors
         *_, warning, last = errors.splitlines()
