@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.spec import datasets
+from parity.spec import datasets, memory
 
 PACKAGES = ("keras", "tensorflow", "torch", "torchvision", "numpy")
 # Of the CPU's instructions, those that 16-bit arithmetic is fast by.
@@ -89,16 +89,12 @@ def run_child(script: str, *arguments: object) -> dict[str, float]:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def memory(field: str) -> float:
-    """Returns MiB that this process has, by a field of Linux's /proc/self/status.
-
-    VmHWM is the peak; RssAnon is without the pages of files mapped into memory. What
-    `getrusage` calls the peak is that of the process it was started by, if greater.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+def mebibytes(field: str) -> float:
+    """Returns what `parity.spec.memory` has of this process, in MiB."""
+    found = memory.field(field)
+    if found is None:
+        raise RuntimeError(f"/proc/self/status has no {field}")
+    return found / 2**20
 
 
 def use_processors(count: int | None) -> None:

@@ -56,12 +56,12 @@ class Peak(threading.Thread):
     def __init__(self, interval: float = 0.02):
         super().__init__(daemon=True)
         self.interval, self.ended = interval, threading.Event()
-        self.most = common.memory("RssAnon")
+        self.most = common.mebibytes("RssAnon")
 
     def run(self) -> None:
         """Looks again and again."""
         while not self.ended.wait(self.interval):
-            self.most = max(self.most, common.memory("RssAnon"))
+            self.most = max(self.most, common.mebibytes("RssAnon"))
 
     def stop(self) -> float:
         """Returns the most that there was, in MiB."""
@@ -103,14 +103,14 @@ def time_steps(side: str, options: runs.Options, images) -> dict[str, float]:
             trainer.to_host(pending)
             pending = []
         if not middle:
-            middle = common.memory("RssAnon")
+            middle = common.mebibytes("RssAnon")
     if pending:
         trainer.to_host(pending)
     return {
         "seconds": (time.perf_counter() - ready) / len(order),
         "processor_seconds": (time.process_time() - processor) / len(order),
         "mib_after_one_step": middle,
-        "mib_at_the_end": common.memory("RssAnon"),
+        "mib_at_the_end": common.mebibytes("RssAnon"),
         "peak_mib": peak.stop(),
         "steps": len(order),
     }

@@ -323,7 +323,7 @@ def child(side: str, arguments: argparse.Namespace) -> dict[str, float]:
         "after_import": first - imported,
         "processor_after_import": computed - processor,
         "step": (last - first) / (done - before),
-        "peak_mib": common.memory("VmHWM"),
+        "peak_mib": common.mebibytes("VmHWM"),
     }
 
 

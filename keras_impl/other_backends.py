@@ -19,7 +19,7 @@ BACKEND = keras.backend.backend()
 class Group:
     """The only process: what `processes.Group` is where there is one."""
 
-    rank, size, folder = 0, 1, "DIR"
+    rank, size = 0, 1
 
     def device(self, name):
         """Returns the name of the device."""
@@ -44,10 +44,6 @@ class Group:
 
     def average(self, model):
         """Has one replica's running statistics only."""
-
-    def mean(self, value):
-        """Returns a number."""
-        return value
 
     def predict(self, predictor, pipeline, predict_all):
         """Returns the logits of all of a pipeline's images, in order."""

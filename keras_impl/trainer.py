@@ -1,5 +1,6 @@
 """What makes a run's steps, and all that they depend on as tensors."""
 
+import functools
 import time
 
 import keras
@@ -135,12 +136,17 @@ class Trainer:
         A generator's are a row for each replica.
         """
         self.group.average(self.model)
-        state = checkpoints.under("model", weights.state_dict(self.model))
+        state = checkpoints.under("model", weights.to_common(self._named))
         for index, variable in enumerate(self.optimizer.variables):
             state[f"optimizer/{index}"] = ops.convert_to_numpy(variable)
         for index, variable in enumerate(self._random()):
             state[f"random/{index}"] = self.group.stack(variable)
         return state
+
+    @functools.cached_property
+    def _named(self):
+        """The model's weights by name; to find them takes a run of it."""
+        return weights.named_weights(self.model)
 
     def load(self, state):
         """Goes back to a state."""
@@ -175,15 +181,6 @@ class Trainer:
         if "GPU" not in self.device:
             return 0
         return tf.config.experimental.get_memory_info(self.device)["peak"]
-
-    def speed(self, indices, steps=3):
-        """Returns images per second of some steps on one batch, for a trial."""
-        times = []
-        for _ in range(1 + steps):  # the first one prepares
-            start = time.perf_counter()
-            self.to_host(list(self.steps([indices], 0)))
-            times.append(time.perf_counter() - start)
-        return len(indices) / self.group.mean(min(times[1:]))
 
 
 def normalises_batches(model):

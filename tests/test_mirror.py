@@ -31,7 +31,7 @@ ONLY = {
     },
     "steps.py": {"autocast", "make_train_steps", "scale_of"},
     "train.py": {"precision_policy"},
-    "trainer.py": {"Trainer._random", "Trainer._steps_of_files"},
+    "trainer.py": {"Trainer._named", "Trainer._random", "Trainer._steps_of_files"},
     "initializers.py": {"VarianceScaling"},
     "layers.py": {
         "AdaptiveAveragePooling2D",

@@ -1,7 +1,5 @@
 """What makes a run's steps, and all that they depend on as tensors."""
 
-import time
-
 import numpy as np
 import torch
 
@@ -168,15 +166,6 @@ class Trainer:
         """Returns the most bytes that the GPU, if there is one, has had in use."""
         is_gpu = self.device.type == "cuda"
         return torch.cuda.max_memory_allocated(self.device) if is_gpu else 0
-
-    def speed(self, indices, steps=3):
-        """Returns images per second of some steps on one batch, for a trial."""
-        times = []
-        for _ in range(1 + steps):  # the first one prepares
-            start = time.perf_counter()
-            self.to_host(list(self.steps([indices], 0)))
-            times.append(time.perf_counter() - start)
-        return len(indices) / self.group.mean(min(times[1:]))
 
 
 def normalises_batches(model):

@@ -1,9 +1,6 @@
 """The Keras side of the device report; imports no PyTorch."""
 
-import contextlib
 import gc
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -14,13 +11,13 @@ from keras_impl import create_model, ops, tracing, weights
 from keras_impl.devices import select_device, share_gpus
 from keras_impl.optim import create_optimizer
 from keras_impl.steps import compute_gradients, make_train_step, training_loss
-from keras_impl.train import train
+from keras_impl.train import precision_policy, train
 from parity.device import inputs
+from parity.device.timing import images_per_second
 from parity.spec import recipes, runs
 
 Arrays = dict[str, np.ndarray]
 DTYPES = {"float64": tf.float64, "bfloat16": tf.bfloat16}
-POLICIES = {"float64": "float64", "bfloat16": "mixed_bfloat16"}
 
 
 def facts() -> dict[str, object]:
@@ -39,19 +36,6 @@ def facts() -> dict[str, object]:
     return {"versions": {k: str(v or "none") for k, v in versions.items()}, "gpu": gpu}
 
 
-@contextlib.contextmanager
-def _policy(dtype: str) -> Iterator[None]:
-    """Makes layers in a type while inside."""
-    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_dtype_policy(POLICIES.get(dtype, "float32"))
-    keras.config.set_floatx("float64" if dtype == "float64" else "float32")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(policy)
-
-
 class Network:
     """A model in inference mode, in one type on one device.
 
@@ -65,9 +49,9 @@ class Network:
 
     def __init__(self, name: str, dtype: str, device: str):
         self.device = select_device(device, tf32=dtype == "tf32")
-        self.policy = dtype
+        self.precision = dtype
         self.dtype = tf.float64 if dtype == "float64" else tf.float32
-        with tf.device(self.device), _policy(dtype):
+        with tf.device(self.device), precision_policy(dtype):
             self.model = create_model(name, **inputs.architecture(name))
             with tracing.record_calls(self.model) as calls:
                 image = tf.constant(inputs.batch(name)[0][:1], self.dtype)
@@ -89,7 +73,7 @@ class Network:
     def passes(self, images: np.ndarray, labels: np.ndarray) -> Arrays:
         """Returns outputs, loss and gradients, in PyTorch's names and layout."""
         trainable = [x for x in self.weights if x.variable.trainable]
-        with tf.device(self.device), _policy(self.policy):
+        with tf.device(self.device), precision_policy(self.precision):
             images = tf.constant(images, self.dtype)
             with tf.GradientTape() as tape:
                 tape.watch(images)
@@ -124,7 +108,7 @@ class Network:
             labels: (steps, N).
         """
         losses = []
-        with tf.device(self.device), _policy(self.policy):
+        with tf.device(self.device), precision_policy(self.precision):
             optimizer = create_optimizer("momentum", inputs.LEARNING_RATE)
             for batch, targets in zip(images, labels, strict=True):
                 batch = tf.constant(batch, self.dtype)
@@ -180,19 +164,9 @@ def speed(
         generator = np.random.default_rng(0)
         images = tf.constant(generator.standard_normal(size, np.float32))
         labels = tf.constant(generator.integers(0, 10, batch_size))
-        return {"images per second": measure(train_step, images, labels, seconds)}
-
-
-def measure(train_step, images, labels, seconds: float) -> np.ndarray:
-    """Returns images per second over at least as many seconds, after a warm-up."""
-    for _ in range(3):
-        float(train_step(images, labels))
-    steps, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        losses = [train_step(images, labels) for _ in range(5)]
-        float(losses[-1])  # waits for the GPU
-        steps += len(losses)
-    return np.array(steps * len(labels) / passed)
+        return {
+            "images per second": images_per_second(train_step, images, labels, seconds)
+        }
 
 
 def clear() -> None:

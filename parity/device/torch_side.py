@@ -1,7 +1,6 @@
 """The PyTorch side of the device report; imports no TensorFlow and no Keras."""
 
 import gc
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 from parity.device import inputs
+from parity.device.timing import images_per_second
 from parity.spec import recipes, runs
 from torch_impl import create_model, ops, tracing, weights
 from torch_impl.devices import select_device
@@ -158,19 +158,7 @@ def speed(
     generator = np.random.default_rng(0)
     images = torch.tensor(generator.standard_normal(size, np.float32), device=place)
     labels = torch.tensor(generator.integers(0, 10, batch_size), device=place)
-    return {"images per second": measure(train_step, images, labels, seconds)}
-
-
-def measure(train_step, images, labels, seconds: float) -> np.ndarray:
-    """Returns images per second over at least as many seconds, after a warm-up."""
-    for _ in range(3):
-        float(train_step(images, labels))
-    steps, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        losses = [train_step(images, labels) for _ in range(5)]
-        float(losses[-1])  # waits for the GPU
-        steps += len(losses)
-    return np.array(steps * len(labels) / passed)
+    return {"images per second": images_per_second(train_step, images, labels, seconds)}
 
 
 def clear() -> None:

@@ -7,25 +7,18 @@ checkpoint and at the end of an epoch.
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from parity.spec import checkpoints, metrics, runs
+from parity.spec import checkpoints, memory, metrics, runs
 from parity.spec.checkpoints import Progress
 from parity.spec.datasets import Dataset
 from parity.spec.errors import Failure, UsageError
 from parity.spec.run_folder import Run
-
-try:
-    import resource
-except ModuleNotFoundError:  # Windows
-    resource = None
 
 CHECK_EVERY = 50
 # A group agrees on stopping here, and those that start it wait for half a minute.
@@ -39,9 +32,11 @@ class Trainer(Protocol):
 
     Attributes:
         alone: whether there is no other process.
+        group: the processes.
     """
 
     alone: bool
+    group: object
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Makes the next steps with a learning rate."""
@@ -180,7 +175,7 @@ class _Loop:
             learning_rate=learning_rate,
             seconds=progress.seconds,
             images_per_second=float(counts.sum() / progress.seconds),
-            memory_mib=(self.trainer.memory() or _peak_bytes()) / 2**20,
+            memory_mib=(self.trainer.memory() or memory.peak()) / 2**20,
         )
         progress.epoch, progress.step = epoch + 1, 0
         progress.losses, progress.seconds = np.empty(0), 0.0
@@ -345,15 +340,3 @@ class _Stop:
 
     def __exit__(self, *_: object) -> None:
         self._put_back()
-
-
-def _peak_bytes() -> int:
-    """Returns the most memory that this process has had, 0 where that is unknown."""
-    with contextlib.suppress(OSError):  # Linux; getrusage has that of the parent too
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    if not resource:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -259,19 +259,19 @@ class Run:
         """Writes the last checkpoint; the one before becomes the previous one."""
         if not self.writes:
             return
-        folder = self.folder / "checkpoints"
+        last = self.folder / runs.LAST_CHECKPOINT
         checkpoints.save(
-            folder / "last.safetensors",
+            last,
             state,
             progress,
             self.arguments,
-            old=folder / "previous.safetensors",
-            also=folder / "best.safetensors" if best else None,
+            old=last.with_stem("previous"),
+            also=last.with_stem("best") if best else None,
         )
 
     def last_state(self) -> dict[str, np.ndarray]:
         """Returns the state of the last checkpoint."""
-        return checkpoints.load(self.folder / "checkpoints" / "last.safetensors")[0]
+        return checkpoints.load(self.folder / runs.LAST_CHECKPOINT)[0]
 
     def finish(self, dataset: Dataset, predictions: np.ndarray) -> float:
         """Draws the pictures and says the last line; returns the test accuracy."""
