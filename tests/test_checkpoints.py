@@ -1,5 +1,6 @@
 """Checkpoints and the run folder as files, under a trainer of NumPy alone."""
 
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -186,6 +187,36 @@ def stopping_after(steps: int, number: int = signal.SIGTERM) -> type:
                 yield loss
 
     return Stopping
+
+
+def test_what_ended_an_earlier_training_goes_when_it_goes_on(tmp_path):
+    folder = train(small_options(tmp_path / "run")).folder
+    (folder / "model.pt").write_bytes(b"of the third epoch")
+    with pytest.raises(Failure):
+        train(runs.resumed(folder, epochs=5), stopping_after(2))
+    for name in ("final.safetensors", "model.pt", "predictions.png"):
+        assert not (folder / name).exists()
+
+
+@pytest.mark.parametrize("best_epoch", [1, 3])
+def test_the_best_of_an_epoch_that_is_made_again_goes(best_epoch, tmp_path):
+    folder = train(small_options(tmp_path / "run")).folder
+    best, previous = checkpoint(folder, "best"), checkpoint(folder, "previous")
+    state, progress, arguments = checkpoints.load(checkpoint(folder))
+    best.unlink()
+    older = dataclasses.replace(progress, epoch=best_epoch, step=0, losses=np.empty(0))
+    older.epochs = progress.epochs[:best_epoch]
+    checkpoints.save(best, state, older, arguments)
+    assert checkpoints.load(previous)[1].epoch == 2
+    seen = []
+
+    class Looking(Linear):
+        def steps(self, order, epoch):
+            seen.append(best.exists())
+            yield from super().steps(order, epoch)
+
+    train(runs.resumed(previous), Looking)
+    assert seen[0] == (best_epoch == 1)
 
 
 @pytest.mark.parametrize("steps", range(1, 13))

@@ -54,7 +54,7 @@ def test_one_logit(backend, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["torch"])  # JAX compiles GoogLeNet for minutes
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_auxiliary_heads_and_short_numbers(backend, tmp_path):
     done = train(
         *(backend, "googlenet", "--dataset", "digits", "--image-size", 32),
