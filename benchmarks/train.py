@@ -198,12 +198,7 @@ def torchvision_model(name: str):
         )
     if name not in torchvision.models.list_models():
         return None
-    model = torchvision.models.get_model(name, num_classes=common.CLASSES)
-    if name == "vgg16":  # whose 7x7 maps are of images of 224 pixels
-        side = SETTINGS[name][0] // 32
-        model.avgpool = torch.nn.AdaptiveAvgPool2d(side)
-        model.classifier[0] = torch.nn.Linear(512 * side * side, 4096)
-    return model
+    return torchvision.models.get_model(name, num_classes=common.CLASSES)
 
 
 def lecture_loader(dataset: datasets.Dataset, count: int, batch_size: int):

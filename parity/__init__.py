@@ -6,6 +6,8 @@ Importing this loads no framework; the first use of a name does.
 import importlib
 
 _NAMES = {
+    "Diagnosis": "parity.diagnosis.findings",
+    "Finding": "parity.diagnosis.findings",
     "LayerReport": "parity.report",
     "LockstepReport": "parity.training",
     "Report": "parity.report",
@@ -14,6 +16,7 @@ _NAMES = {
     "compare": "parity.comparison",
     "compare_gradients": "parity.comparison",
     "convert": "parity.weights",
+    "diagnose": "parity.diagnosis.diagnose",
     "copy_weights": "parity.weights",
     "lockstep": "parity.training",
 }

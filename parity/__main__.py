@@ -7,8 +7,9 @@ are different, 2 on wrong usage.
 import argparse
 from pathlib import Path
 
-from parity import ops_command, runs_command
+from parity import ops_command, runs_command, score
 from parity.device import report
+from parity.diagnosis import command as diagnose_command
 from parity.spec import cli, runs, windows
 
 
@@ -84,6 +85,8 @@ def _arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     _add_show(commands)
     ops_command.add_arguments(commands)
     runs_command.add_arguments(commands)
+    diagnose_command.add_arguments(commands)
+    score.add_arguments(commands)
     report.add_arguments(commands)
     given = flags.parse_args(arguments)
     if given.command == "receptive-field" and (given.model is None) != given.stacked:
@@ -269,6 +272,8 @@ def main() -> int:
         "show": _show,
         "ops": ops_command.run,
         "runs": runs_command.main,
+        "diagnose": diagnose_command.main,
+        "score": score.main,
         "device-report": report.main,
     }
     return commands[arguments.command](arguments)

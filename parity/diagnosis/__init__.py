@@ -1,0 +1,1 @@
+"""Finds where two ports of a network first part, and why."""

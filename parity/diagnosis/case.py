@@ -1,0 +1,184 @@
+"""Both models' steps, aligned, with the weights copied that are to be."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parity.frameworks import keras, torch
+from parity.diagnosis import keras_graph, operations, torch_graph
+from parity.diagnosis.alignment import align
+from parity.diagnosis.graph import Graph, Step, Tensor
+from parity.diagnosis.simplify import simplify
+from parity.precision import keras_as, torch_as
+from parity.spec.errors import UsageError
+
+
+@dataclass
+class Case:
+    """Both sides' steps and how they belong together."""
+
+    keras: Graph
+    torch: Graph
+    pairs: list[tuple[Step, Step]]
+    torch_images: Tensor | None
+    copied: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def untouched_state() -> Iterator[None]:
+    """Puts PyTorch's random state and threads' gradients back as they were."""
+    state = torch.random.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)
+
+
+def record(
+    keras_model: keras.Model,
+    torch_model: torch.nn.Module,
+    images: np.ndarray,
+    torch_images: np.ndarray | None,
+    weights: str,
+) -> Case:
+    """Returns both models' steps on images.
+
+    Args:
+        keras_model: as in `diagnose`.
+        torch_model: as in `diagnose`.
+        images: NHWC.
+        torch_images: NCHW, where PyTorch has its own.
+        weights: "copy" or "as_is".
+    """
+    natural = np.moveaxis(images, -1, 1) if images.ndim == 4 else images
+    with keras_as(keras_model, "float64", "cpu") as model:
+        ours = keras_graph.record(model, images)
+    own = natural if torch_images is None else torch_images
+    tensor = torch.from_numpy(np.ascontiguousarray(own, np.float64))
+    simplify(ours)
+    theirs = _record_torch(torch_model, tensor, {})
+    if len(ours.outputs) != len(theirs.outputs):
+        raise UsageError(
+            f"the Keras model returns {len(ours.outputs)} tensors and the PyTorch "
+            f"model {len(theirs.outputs)}"
+        )
+    case = Case(ours, theirs, align(ours, theirs), None)
+    if weights == "copy":
+        named = _by_name(case, torch_model)
+        if named:
+            theirs = _record_torch(torch_model, tensor, named)
+            case = Case(ours, theirs, align(ours, theirs), None)
+        _copy(case, named)
+    if torch_images is not None:
+        case.torch_images = tensor
+    return case
+
+
+def _record_torch(
+    model: torch.nn.Module, images: Tensor, weights: dict[str, Tensor]
+) -> Graph:
+    """Returns PyTorch's steps, with some weights exchanged for others."""
+    with torch_as(model, "float64", "cpu") as cast, untouched_state():
+        own = {**dict(cast.named_parameters()), **dict(cast.named_buffers())}
+        for name, value in weights.items():
+            own[name].data.copy_(value)
+        graph = torch_graph.record(cast, images)
+    simplify(graph)
+    return graph
+
+
+# How a normalisation that someone has written by hand calls its weights.
+NAMES = {
+    "mean": ("mean",),
+    "variance": ("var",),
+    "gamma": ("weight", "gamma", "scale"),
+    "beta": ("bias", "beta", "shift"),
+}
+
+
+def _by_name(case: Case, model: torch.nn.Module) -> dict[str, Tensor]:
+    """Returns Keras's weights for normalisations that PyTorch's side spells out.
+
+    Those are modules of vectors alone, none of which a partner takes. They stand in
+    the order of the layers of Keras that have no partner of their kind.
+    """
+    alike = {id(k): t for k, t in case.pairs if k.kind == t.kind}
+    alone = [
+        k
+        for k in case.keras.steps
+        if k.kind in ("batch_norm", "layer_norm", "group_norm") and id(k) not in alike
+    ]
+    placed = {name for t in alike.values() for name in t.weights.values()}
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        own = {
+            name: tensor
+            for name, tensor in (
+                *module.named_parameters(recurse=False),
+                *module.named_buffers(recurse=False),
+            )
+            if tensor.dim() == 1
+        }
+        prefix = f"{path}." if path else ""
+        if not own or any(prefix + name in placed for name in own):
+            continue
+        for k in alone:
+            vectors = {
+                key: k.parameters[key].flatten()
+                for key in NAMES
+                if isinstance(k.parameters.get(key), Tensor)
+            }
+            chosen = {
+                key: next(
+                    (n for n in own if any(word in n for word in NAMES[key])), None
+                )
+                for key in vectors
+            }
+            fits = None not in chosen.values() and all(
+                own[name].shape == vectors[key].shape for key, name in chosen.items()
+            )
+            if fits and len(set(chosen.values())) == len(chosen):
+                found |= {prefix + name: vectors[key] for key, name in chosen.items()}
+                alone.remove(k)
+                break
+    return found
+
+
+def _copy(case: Case, named: dict[str, Tensor]) -> None:
+    """Gives PyTorch's steps the weights of their partners in Keras."""
+    for k, t in case.pairs:
+        if k.kind != t.kind:
+            continue
+        placed = []
+        for name in operations.TENSORS.get(k.kind, ()):
+            ours, theirs = k.parameters.get(name), t.parameters.get(name)
+            if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+                continue
+            if k.kind in ("scale", "activation") and not (k.weights and t.weights):
+                continue
+            own, other = k.weights.get(name, name), t.weights.get(name, name)
+            bare = [[size for size in x.shape if size > 1] for x in (ours, theirs)]
+            if bare[0] == bare[1]:
+                ours = ours.reshape(theirs.shape)
+            if ours.shape != theirs.shape:
+                case.notes.append(
+                    f"{own} {tuple(ours.shape)} does not fit {other} "
+                    f"{tuple(theirs.shape)} and was not copied"
+                )
+                continue
+            t.parameters[name] = ours
+            placed.append((own, other))
+        case.copied[id(t)] = tuple(placed)
+    partners = {id(step) for pair in case.pairs for step in pair}
+    for graph in (case.keras, case.torch):
+        for step in graph.steps:
+            if set(step.weights.values()) & set(named):
+                continue
+            if id(step) not in partners and step.weights:
+                names = ", ".join(step.weights.values())
+                case.notes.append(
+                    f"{names} of {graph.side}'s {step.name} has no partner"
+                )

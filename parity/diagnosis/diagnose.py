@@ -1,0 +1,289 @@
+"""Finds where two ports of a network first part, and why: `parity.diagnose`."""
+
+import math
+
+import numpy as np
+
+from parity.frameworks import keras, torch
+from keras_impl.tracing import input_shape
+from parity import probe
+from parity.diagnosis.case import Case, record
+from parity.diagnosis.causes import fixes
+from parity.diagnosis.explain import explain
+from parity.diagnosis.explanation import Explanation
+from parity.diagnosis.findings import Diagnosis, Finding, Match
+from parity.diagnosis.gradients import diagnose_levels
+from parity.diagnosis.graph import Step, Tensor, same_size
+from parity.diagnosis.locate import (
+    TOLERANCE,
+    Located,
+    Locator,
+    error_between,
+    is_rounding,
+    run_freely,
+)
+from parity.diagnosis.simplify import CLOSE_BY_KIND
+from parity.spec.errors import UsageError, unknown
+
+LEVELS = ("forward", "backward", "training")
+WEIGHTS = ("copy", "as_is")
+Images = np.ndarray | tuple[np.ndarray, np.ndarray]
+
+
+def diagnose(
+    keras_model: keras.Model,
+    torch_model: torch.nn.Module,
+    images: Images | None = None,
+    *,
+    labels: np.ndarray | None = None,
+    level: str = "forward",
+    weights: str = "copy",
+    **training: object,
+) -> Diagnosis:
+    """Says where two models part, and proves each cause by removing it.
+
+    Neither model is changed. PyTorch's is judged in the mode in which it is: one whose
+    `eval()` was forgotten is told so. Keras's is called with `training=False`.
+
+    Args:
+        keras_model: any built model on the TensorFlow backend with one input.
+        torch_model: any module of one input.
+        images: NHWC; or a pair (NHWC, NCHW), what each side's own pipeline makes of
+            the same images. None draws probe images for the Keras model's input.
+        labels: int (N,) for "backward" and "training"; None draws them.
+        level: "forward" judges the outputs, "backward" the loss and the gradients too,
+            "training" the steps of the optimizers and BatchNorm's statistics too.
+        weights: "copy" compares the functions: PyTorch's side is given Keras's weights,
+            in copies. "as_is" compares the weights too.
+        **training: the losses, optimizers and schedules of both sides, see
+            `parity.diagnosis.training.diagnose_training`.
+
+    Raises:
+        UsageError: an unknown level or weights, images that do not fit, or a model
+            that cannot be called on them.
+    """
+    if level not in LEVELS:
+        raise unknown("level", level, LEVELS)
+    if weights not in WEIGHTS:
+        raise unknown("weights", weights, WEIGHTS)
+    _check_models(keras_model, torch_model)
+    keras_images, torch_images = _images(keras_model, images)
+    case = record(keras_model, torch_model, keras_images, torch_images, weights)
+    diagnosis = _forward(case, level, weights)
+    if level == "forward":
+        return diagnosis
+    return diagnose_levels(
+        diagnosis, case, keras_model, torch_model, keras_images, labels, **training
+    )
+
+
+def _check_models(keras_model: object, torch_model: object) -> None:
+    if not isinstance(keras_model, keras.Model):
+        raise UsageError(
+            f"the first model must be a keras.Model, not {type(keras_model).__name__}"
+        )
+    if not isinstance(torch_model, torch.nn.Module):
+        raise UsageError(
+            "the second model must be a torch.nn.Module, not "
+            f"{type(torch_model).__name__}"
+        )
+
+
+def _images(model: keras.Model, images: Images | None) -> tuple:
+    """Returns the NHWC images, and PyTorch's own NCHW ones if there are any."""
+    theirs = None
+    if isinstance(images, tuple | list) and len(images) == 2:
+        images, theirs = images
+        theirs = np.asarray(theirs, np.float64)
+    if images is None:
+        images = probe.images(input_shape(model))
+    images = np.asarray(images, np.float64)
+    shape = input_shape(model)
+    if images.ndim != len(shape) or any(
+        wanted not in (None, size)
+        for size, wanted in zip(images.shape[3:], shape[3:], strict=True)
+    ):
+        raise UsageError(
+            f"images of shape {images.shape} do not fit model {model.name!r}, which "
+            f"takes {shape}; images are NHWC"
+        )
+    if theirs is not None and len(theirs) != len(images):
+        raise UsageError(
+            f"{len(images)} images for Keras and {len(theirs)} for PyTorch; each side "
+            "must see the same ones"
+        )
+    return images, theirs
+
+
+def _forward(case: Case, level: str, weights: str) -> Diagnosis:
+    context = {"keras": case.keras, "torch": case.torch}
+    located = Locator(case.keras, case.torch, case.pairs).locate(case.torch_images)
+    findings, rounding = [], located.rounding
+    for culprit in located.culprits:
+        for explanation in explain(culprit, context):
+            if _rounds_alike(explanation):
+                rounding = True
+                continue
+            findings.append(_finding(explanation, culprit.at_input))
+    findings = _merge_strides(findings, case)
+    images = case.torch_images
+    if images is None:
+        images = case.keras.values[case.keras.inputs[0]]
+    free = run_freely(case.torch, images)
+    error = max(
+        error_between(free[theirs], case.keras.values[ours])
+        for ours, theirs in zip(case.keras.outputs, case.torch.outputs, strict=True)
+    )
+    if findings or (error > TOLERANCE and not is_rounding(error)):
+        verdict = "different"
+    else:
+        verdict = "rounding" if rounding or error > TOLERANCE else "equal"
+    if verdict == "different" and not findings:
+        findings = [_unexplained(error)]
+    return Diagnosis(
+        verdict,
+        level,
+        weights,
+        error,
+        tuple(_matches(case, located, free)),
+        tuple(findings),
+        tuple(case.notes),
+        tuple(located.culprits),
+    )
+
+
+def _unexplained(error: float) -> Finding:
+    fix, keras_fix = fixes("unexplained", None, None)
+    return Finding("unexplained", "model", "model", error, None, fix, keras_fix)
+
+
+def _rounds_alike(explanation: Explanation) -> bool:
+    """Returns whether a constant that was rounded to float32 is all that differs."""
+    ours, theirs = (explanation.values.get(side) for side in ("keras", "torch"))
+    numbers = all(isinstance(value, int | float) for value in (ours, theirs))
+    if numbers and not isinstance(ours, bool):
+        close = abs(ours - theirs) <= 2.0**-23 * abs(ours)
+        return close and is_rounding(explanation.before)
+    if explanation.cause == "unexplained":
+        k, t = explanation.keras_step, explanation.torch_step
+        same = k is not None and t is not None and k.kind == t.kind
+        return same and explanation.before <= CLOSE_BY_KIND.get(k.kind, 1e-7)
+    return False
+
+
+def _finding(explanation: Explanation, at_input: bool) -> Finding:
+    values = explanation.values
+    fix, keras_fix = fixes(explanation.cause, values.get("keras"), values.get("torch"))
+    names = [
+        "input"
+        if explanation.cause.startswith("input.")
+        else (step.name if step else ("input" if at_input else None))
+        for step in (explanation.keras_step, explanation.torch_step)
+    ]
+    return Finding(
+        explanation.cause,
+        *names,
+        explanation.before,
+        explanation.after,
+        fix,
+        keras_fix,
+        "forward",
+        values,
+        explanation.ties,
+    )
+
+
+def _merge_strides(findings: list[Finding], case: Case) -> list[Finding]:
+    """Takes two strides that were exchanged between two layers for one mistake."""
+    strides = [f for f in findings if f.cause == "conv.stride"]
+    for first in strides:
+        for second in strides:
+            if first is second or first not in findings or second not in findings:
+                continue
+            a, b = first.values, second.values
+            if a["keras"] == b["torch"] and a["torch"] == b["keras"]:
+                values = {
+                    "keras": f"{first.keras_name} {a['keras']}, "
+                    f"{second.keras_name} {b['keras']}",
+                    "torch": f"{first.torch_name} {a['torch']}, "
+                    f"{second.torch_name} {b['torch']}",
+                }
+                fix, keras_fix = fixes("conv.stride_placement", *values.values())
+                merged = Finding(
+                    "conv.stride_placement",
+                    first.keras_name,
+                    first.torch_name,
+                    first.error_before,
+                    max(first.error_after, second.error_after),
+                    fix,
+                    keras_fix,
+                    "forward",
+                    values,
+                )
+                index = findings.index(first)
+                findings = [f for f in findings if f is not second]
+                findings[index] = merged
+                break
+    return findings
+
+
+def _matches(case: Case, located: Located, free: dict) -> list[Match]:
+    partner = {id(t): k for k, t in case.pairs}
+    paired = {id(k) for k, _ in case.pairs}
+    culprits = {id(c.torch_step) for c in located.culprits}
+    rows = []
+    for t in case.torch.steps:
+        k = partner.get(id(t))
+        if k is None:
+            rows.append(
+                Match(None, t.name, t.kind, verdict=_alone(t, located, "torch"))
+            )
+            continue
+        inherited = 0.0
+        if len(k.inputs) == len(t.inputs):
+            inherited = max(
+                (
+                    _least_error(free[number], [case.keras.values[n] for n in k.inputs])
+                    for number in t.inputs
+                ),
+                default=0.0,
+            )
+        introduced = located.introduced.get(id(t), 0.0)
+        verdict = "equal"
+        if id(t) in culprits:
+            verdict = "rounding" if is_rounding(introduced) else "different"
+            if introduced <= TOLERANCE:
+                verdict = "different"
+        copied = case.copied.get(id(t), ())
+        rows.append(
+            Match(k.name, t.name, t.kind, inherited, introduced, verdict, copied)
+        )
+    place = {id(t): i for i, t in enumerate(case.torch.steps)}
+    position = 0
+    torch_of = {id(k): t for k, t in case.pairs}
+    extra = 0
+    for k in case.keras.steps:
+        if id(k) in paired:
+            position = place[id(torch_of[id(k)])] + 1 + extra
+            continue
+        rows.insert(position, Match(k.name, None, k.kind, verdict="only in keras"))
+        position += 1
+        extra += 1
+    return rows
+
+
+def _alone(step: Step, located: Located, side: str) -> str:
+    return "equal" if id(step) in located.grouped else f"only in {side}"
+
+
+def _least_error(value: Tensor | None, candidates: list[Tensor]) -> float:
+    if value is None:
+        return math.inf
+    return min(
+        (
+            error_between(value, other)
+            for other in candidates
+            if same_size(tuple(value.shape), tuple(other.shape))
+        ),
+        default=math.inf,
+    )

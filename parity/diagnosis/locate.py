@@ -1,0 +1,398 @@
+"""Finds the steps that introduce an error, each side's inputs being the same.
+
+PyTorch's steps are run one after the other on Keras's values: what a step's partner put
+out takes the place of what the step put out, so that an error shows where it arises and
+nowhere behind. What stands between two partners is run as it is; where the values that
+then come in differ, something between them is missing, extra or wired otherwise.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+
+from parity.diagnosis import operations
+from parity.diagnosis.graph import Graph, Step, Tensor, same_size
+from parity.diagnosis.simplify import CLOSE, difference
+from parity.spec.tolerances import TOLERANCES
+
+TOLERANCE = TOLERANCES["outputs"]
+# How far behind two steps that differ a place is looked for where the two agree again.
+AHEAD = 16
+# Parameters that no step behind can make up for.
+NUMBERS = ("epsilon", "slope", "alpha", "k", "function")
+
+
+@dataclass
+class Culprit:
+    """A pair of steps that differ, or what stands before them.
+
+    Attributes:
+        keras_step: the step in Keras; None at the outputs.
+        torch_step: its partner.
+        kind: "step" when the pair itself differs, "before" when what comes in does.
+        error: relative L2, introduced.
+        inputs: Keras's values that come in.
+        output: Keras's value: that goes out, or with "before" that comes in.
+        found: PyTorch's value in its place.
+        only_keras: with "before", the steps between that only Keras has.
+        only_torch: likewise.
+        base: with "before", the value that both sides' steps between begin with.
+    """
+
+    keras_step: Step | None
+    torch_step: Step | None
+    kind: str
+    error: float
+    inputs: list[Tensor]
+    output: Tensor
+    found: Tensor | None
+    only_keras: list[Step] = field(default_factory=list)
+    only_torch: list[Step] = field(default_factory=list)
+    base: list[Tensor] = field(default_factory=list)
+    at_input: bool = False
+
+
+@dataclass
+class Located:
+    """What the pass with the same inputs found."""
+
+    introduced: dict[int, float]
+    culprits: list[Culprit]
+    grouped: set[int]
+    rounding: bool
+
+
+def run(step: Step, inputs: list[Tensor]) -> Tensor:
+    """Returns what a step of PyTorch computes from other inputs."""
+    if step.kind in operations.KINDS:
+        return operations.run(step.kind, step.parameters, inputs)
+    return step.replay(inputs)
+
+
+def _shaped(step: Step, inputs: list[Tensor]) -> list[Tensor]:
+    """Returns values in the shapes that a step takes, where that can be."""
+    return [
+        x.reshape(shape) if same_size(tuple(x.shape), shape) else x
+        for x, shape in zip(inputs, step.shapes, strict=True)
+    ]
+
+
+def error_between(value: Tensor | None, reference: Tensor) -> float:
+    """Returns the relative L2 error, infinite where the sizes differ."""
+    if value is None or not same_size(tuple(value.shape), tuple(reference.shape)):
+        return math.inf
+    return difference(value.reshape(reference.shape), reference)
+
+
+class Locator:
+    """Runs PyTorch's steps on Keras's values."""
+
+    def __init__(self, keras_graph: Graph, torch_graph: Graph, pairs: list):
+        self.keras, self.torch = keras_graph, torch_graph
+        self.partner = {id(t): k for k, t in pairs}
+        self.paired_keras = {id(k): t for k, t in pairs}
+        self.values: dict[int, Tensor] = {}
+        self.culprits: list[Culprit] = []
+        self.introduced: dict[int, float] = {}
+        self.grouped: set[int] = set()
+        self.rounding = False
+
+    def locate(self, torch_images: Tensor | None = None) -> Located:
+        """Returns every culprit, in PyTorch's order of execution."""
+        images = self.keras.values[self.keras.inputs[0]]
+        self.values[self.torch.inputs[0]] = images
+        if torch_images is not None:
+            error = error_between(torch_images, images)
+            if not is_rounding(error):
+                self.culprits.append(
+                    Culprit(
+                        None,
+                        None,
+                        "before",
+                        error,
+                        [],
+                        images,
+                        torch_images,
+                        at_input=True,
+                    )
+                )
+        for step in self.torch.steps:
+            inputs = [self.values.get(number) for number in step.inputs]
+            k = self.partner.get(id(step))
+            if k is None or id(step) in self.grouped:
+                if step.output not in self.values:
+                    self.values[step.output] = self._try(step, inputs)
+                continue
+            self._pair(k, step, inputs)
+        self._outputs()
+        return Located(self.introduced, self.culprits, self.grouped, self.rounding)
+
+    def _try(self, step: Step, inputs: list) -> Tensor | None:
+        if any(value is None for value in inputs):
+            return None
+        try:
+            return run(step, _shaped(step, inputs))
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return None
+
+    def _pair(self, k: Step, t: Step, inputs: list) -> None:
+        wanted = self.keras.inputs_of(k)
+        if all(value is not None for value in inputs):
+            inputs = _shaped(t, inputs)
+        order = self._order(k, t, inputs, wanted)
+        output = self.keras.values[k.output]
+        before = []
+        if order is None:  # another number of inputs, which may hold the same
+            if error_between(self._try(t, inputs), output) > TOLERANCE:
+                before = [(None, None)]
+        else:
+            ordered = [wanted[i] for i in order]
+            for position, (a, b) in enumerate(zip(ordered, inputs, strict=True)):
+                if error_between(b, a) > TOLERANCE:
+                    before.append((order[position], position))
+        given = wanted if order is None else [wanted[i] for i in order]
+        if order is not None and len(given) == len(t.inputs):
+            found = self._try(t, given)
+        else:
+            found = None
+        introduced = error_between(found, output)
+        if order is None and not before:
+            introduced = 0.0
+        differs = introduced > TOLERANCE and not _by_number(k, t, given, output)
+        if (before or differs) and self._agree_again(k, t, inputs):
+            self.introduced[id(t)] = 0.0
+            return
+        for ours, theirs in before:
+            self._before(k, t, ours, theirs, wanted, inputs)
+        if order is not None or not before:
+            self.introduced[id(t)] = introduced
+            if introduced > TOLERANCE:
+                self.culprits.append(
+                    Culprit(k, t, "step", introduced, given, output, found)
+                )
+        same = same_size(tuple(output.shape), self.torch.shapes[t.output])
+        shape = self.torch.shapes[t.output]
+        self.values[t.output] = output.reshape(shape) if same else output
+
+    def _order(self, k: Step, t: Step, inputs: list, wanted: list) -> list | None:
+        """Returns which of Keras's inputs is each of PyTorch's; None if none can be."""
+        count = len(inputs)
+        if count != len(wanted):
+            return None
+        if count == 1 or k.kind != "merge" or t.kind != "merge":
+            return list(range(count))
+        if count > 6:
+            return list(range(count))
+        errors = [error_between(b, a) for a, b in zip(wanted, inputs, strict=True)]
+        if max(errors) <= TOLERANCE:
+            return list(range(count))
+        best = min(
+            itertools.permutations(range(count)),
+            key=lambda order: sum(
+                error_between(inputs[i], wanted[j]) > TOLERANCE
+                for i, j in enumerate(order)
+            ),
+        )
+        return list(best)
+
+    def _agree_again(self, k: Step, t: Step, inputs: list) -> bool:
+        """Looks for a place behind two steps where both sides agree again.
+
+        Then what lies between is the same function, written differently.
+        """
+        value = self._try(t, inputs)
+        if value is None:
+            return False
+        theirs = {t.output: value}
+        behind = self.torch.steps.index(t) + 1
+        steps = [t]
+        for step in self.torch.steps[behind : behind + AHEAD]:
+            if not any(number in theirs for number in step.inputs):
+                continue
+            given = [theirs.get(n, self.values.get(n)) for n in step.inputs]
+            made = self._try(step, given)
+            if made is not None:
+                theirs[step.output] = made
+                steps.append(step)
+        ours = {k.output: self.keras.values[k.output]}
+        behind = self.keras.steps.index(k) + 1
+        for step in self.keras.steps[behind : behind + AHEAD]:
+            if any(number in ours for number in step.inputs):
+                ours[step.output] = self.keras.values[step.output]
+        plain = error_between(value, self.keras.values[k.output])
+        for step in steps:
+            made = theirs[step.output]
+            for number, wanted in ours.items():
+                if step is t and number == k.output:
+                    continue
+                error = error_between(made, wanted)
+                # Weights that were multiplied out were rounded to float32.
+                if error <= TOLERANCE or (is_rounding(error) and plain > 1e3 * error):
+                    if not self._closed(k, t, number, step):
+                        continue
+                    self.rounding |= error > TOLERANCE
+                    self._group(t, step, theirs, number)
+                    return True
+        return False
+
+    def _group(self, t: Step, last: Step, theirs: dict, number: int) -> None:
+        """Takes the steps up to the place of agreement for one."""
+        for step in _inside(self.torch, t, last):
+            if step.output in theirs:
+                self.grouped.add(id(step))
+                self.values[step.output] = theirs[step.output]
+        shape = self.torch.shapes[last.output]
+        self.values[last.output] = self.keras.values[number].reshape(shape)
+
+    def _closed(self, k: Step, t: Step, number: int, last: Step) -> bool:
+        """Returns whether nothing else uses what lies between."""
+        ours = _inside(self.keras, k, self.keras.producers()[number])
+        theirs = _inside(self.torch, t, last)
+        return all(
+            _used_inside(graph, steps, end)
+            for graph, steps, end in (
+                (self.keras, ours, number),
+                (self.torch, theirs, last.output),
+            )
+        )
+
+    def _before(self, k, t, ours, theirs, wanted, inputs) -> None:
+        """Notes what stands between a pair and the pairs before it."""
+        if ours is None:  # another number of inputs
+            only_keras = self._between(self.keras, k.inputs, self.paired_keras)
+            only_torch = self._between(self.torch, t.inputs, self.partner)
+            found = self._try(t, inputs)
+            output = self.keras.values[k.output]
+            self.culprits.append(
+                Culprit(
+                    k,
+                    t,
+                    "before",
+                    error_between(found, output),
+                    wanted,
+                    output,
+                    found,
+                    only_keras,
+                    only_torch,
+                )
+            )
+            return
+        a, b = wanted[ours], inputs[theirs]
+        self.culprits.append(self._edge(k, t, k.inputs[ours], t.inputs[theirs], a, b))
+
+    def _edge(self, k, t, keras_number, torch_number, a, b) -> Culprit:
+        only_keras = self._between(self.keras, [keras_number], self.paired_keras)
+        only_torch = self._between(self.torch, [torch_number], self.partner)
+        base = self._base(keras_number, only_keras)
+        first = only_torch[0].inputs if only_torch else [torch_number]
+        at_input = self.torch.inputs[0] in first or (
+            self.keras.inputs[0]
+            in (only_keras[0].inputs if only_keras else [keras_number])
+        )
+        return Culprit(
+            k,
+            t,
+            "before",
+            error_between(b, a),
+            [],
+            a,
+            b,
+            only_keras,
+            only_torch,
+            base,
+            at_input,
+        )
+
+    def _base(self, number: int, steps: list[Step]) -> list[Tensor]:
+        inner = {step.output for step in steps}
+        numbers = [n for step in steps for n in step.inputs if n not in inner] or [
+            number
+        ]
+        return [self.keras.values[n] for n in numbers]
+
+    def _between(self, graph: Graph, numbers: list[int], paired: dict) -> list[Step]:
+        """Returns the steps without a partner that a value comes through."""
+        producers = graph.producers()
+        found, waiting = [], list(numbers)
+        while waiting:
+            step = producers.get(waiting.pop())
+            if step is None or id(step) in paired or step in found:
+                continue
+            if id(step) in self.grouped:
+                continue
+            found.append(step)
+            waiting += step.inputs
+        return [step for step in graph.steps if step in found]
+
+    def _outputs(self) -> None:
+        """Compares what the two models return."""
+        for ours, theirs in zip(self.keras.outputs, self.torch.outputs, strict=False):
+            a, b = self.keras.values[ours], self.values.get(theirs)
+            if error_between(b, a) > TOLERANCE:
+                last = self.torch.producers().get(theirs)
+                if last is not None and any(
+                    c.torch_step is last for c in self.culprits
+                ):
+                    continue  # shapes differ at a pair that is a culprit already
+                self.culprits.append(self._edge(None, None, ours, theirs, a, b))
+
+
+def _by_number(k: Step, t: Step, inputs: list[Tensor], output: Tensor) -> bool:
+    """Returns whether one number or function explains it: nothing makes up for that."""
+    if k.kind != t.kind:
+        return False
+    for name in NUMBERS:
+        ours, theirs = k.parameters.get(name), t.parameters.get(name)
+        if isinstance(ours, Tensor) or ours == theirs:
+            continue
+        try:
+            made = operations.run(t.kind, t.parameters | {name: ours}, inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            continue
+        if error_between(made, output) <= TOLERANCE:
+            return True
+    return False
+
+
+def _inside(graph: Graph, first: Step, last: Step) -> list[Step]:
+    """Returns the steps on the ways from one step to another, both counted."""
+    start = graph.steps.index(first)
+    behind = {first.output}
+    for step in graph.steps[start + 1 :]:
+        if any(number in behind for number in step.inputs):
+            behind.add(step.output)
+    wanted = {last.output}
+    found = []
+    for step in reversed(graph.steps[start:]):
+        if step.output in wanted and step.output in behind:
+            found.append(step)
+            wanted.update(step.inputs)
+    return found[::-1]
+
+
+def _used_inside(graph: Graph, steps: list[Step], end: int) -> bool:
+    """Returns whether the values of steps, but for one, are used by these alone."""
+    inner = {step.output for step in steps} - {end}
+    if inner & set(graph.outputs):
+        return False
+    others = [step for step in graph.steps if not any(step is x for x in steps)]
+    return not any(number in inner for step in others for number in step.inputs)
+
+
+def run_freely(graph: Graph, images: Tensor) -> dict[int, Tensor | None]:
+    """Returns every value of PyTorch's steps on its own images."""
+    values: dict[int, Tensor | None] = {graph.inputs[0]: images}
+    for step in graph.steps:
+        inputs = [values[number] for number in step.inputs]
+        values[step.output] = None
+        if all(value is not None for value in inputs):
+            try:
+                values[step.output] = run(step, _shaped(step, inputs))
+            except (RuntimeError, ValueError, TypeError, IndexError):
+                values[step.output] = None
+    return values
+
+
+def is_rounding(error: float) -> bool:
+    """Returns whether a constant that one side rounded to float32 explains an error."""
+    return error <= CLOSE
