@@ -190,7 +190,7 @@ def torch_loops(options, dataset, order) -> dict[str, Callable[[], None]]:
 
 def torchvision_model(name: str):
     """Returns torchvision's network of that name, of ten classes; None if none is."""
-    from parity.frameworks import torch, torchvision
+    from parity.frameworks import torchvision
 
     if name == "googlenet":  # with batch normalisation, and 3x3 for the table's 5x5
         return torchvision.models.googlenet(

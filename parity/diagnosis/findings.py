@@ -1,6 +1,6 @@
 """What a diagnosis found: a verdict, the alignment, and each cause with its proof."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from parity.spec.files import write_json
@@ -87,10 +87,16 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, object]:
         """Returns all fields as plain values, and the number of the schema."""
-        fields = asdict(self)
+        fields = asdict(replace(self, culprits=()))
         fields.pop("culprits")
         return {"schema": SCHEMA, **fields}
 
     def to_json(self, path: str | Path) -> None:
         """Writes the diagnosis; an infinite error is the string "Infinity"."""
         write_json(Path(path), self.to_dict())
+
+    def __str__(self) -> str:
+        """Returns the verdict, the causes and the alignment as a table."""
+        from parity.diagnosis.page import text
+
+        return text(self)

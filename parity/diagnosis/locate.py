@@ -164,6 +164,9 @@ class Locator:
             return
         for ours, theirs in before:
             self._before(k, t, ours, theirs, wanted, inputs)
+        if before and differs and self._agree_again(k, t, given):
+            self.introduced[id(t)] = 0.0
+            return
         if order is not None or not before:
             self.introduced[id(t)] = introduced
             if introduced > TOLERANCE:

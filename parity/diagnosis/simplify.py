@@ -91,7 +91,12 @@ def difference(value: Tensor, reference: Tensor) -> float:
     error = float((value - reference).norm()) / size if size else math.nan
     if math.isfinite(error):
         return error
-    return relative_error(value.numpy(), reference.numpy())
+    # Numbers whose squares are none are made smaller, NaN and infinities compared.
+    finite = reference[torch.isfinite(reference)].abs()
+    scale = max(1.0, float(finite.max()) if len(finite) else 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = relative_error((value / scale).numpy(), (reference / scale).numpy())
+    return math.inf if math.isnan(error) else error
 
 
 def _remove(graph: Graph, step: Step) -> None:

@@ -322,6 +322,30 @@ def _read_reduce(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     return "reduce", [number], {"mode": mode, "axes": axes}
 
 
+def _read_crop(recorder: Recorder, name: str, args: tuple, kwargs: dict):
+    """Reads x[:, :, a:b, c:d] as a border that is cut off."""
+    x, index = args
+    index = index if isinstance(index, tuple) else (index,)
+    number = recorder.number_of(x)
+    view = recorder.graph.views.get(number)
+    if view is None or x.dim() != 4 or view.axes != (0, 1, 2, 3):
+        raise Unknown
+    index = (*index, *[slice(None)] * (4 - len(index)))
+    if not all(isinstance(part, slice) for part in index) or len(index) != 4:
+        raise Unknown
+    ends = [part.indices(size) for part, size in zip(index, x.shape, strict=True)]
+    if any(end[2] != 1 for end in ends) or any(
+        (start, stop) != (0, size)
+        for (start, stop, _), size in zip(ends[:2], x.shape, strict=False)
+    ):
+        raise Unknown
+    sides = tuple(
+        (-start, stop - size)
+        for (start, stop, _), size in zip(ends[2:], x.shape[2:], strict=True)
+    )
+    return "pad", [number], {"padding": sides, "mode": "constant", "value": 0.0}
+
+
 def _read_pad(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     a = _bound("input pad mode value", args, kwargs, mode="constant", value=None)
     number = recorder.number_of(a["input"])
@@ -469,6 +493,7 @@ def _read_merge(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 READERS = {
+    "__getitem__": _read_crop,
     "conv2d": _read_conv, "conv_transpose2d": _read_conv_transpose,
     "linear": _read_linear, "batch_norm": _read_batch_norm,
     "layer_norm": _read_layer_norm, "group_norm": _read_group_norm,
