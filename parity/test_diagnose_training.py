@@ -8,13 +8,17 @@ import pytest
 from parity.frameworks import keras, tf, torch
 from keras_impl import layers as keras_layers
 from keras_impl import optim as keras_optim
-from parity.diagnosis.criterion import Labels
-from parity.diagnosis.evaluation import evaluate_keras
-from parity.diagnosis.losses import explain_loss, penalty
-from parity.diagnosis.optimizers import explain_optimizer
-from parity.diagnosis.running_statistics import explain_bn_statistics
-from parity.diagnosis.stepping import Pair
-from parity.diagnosis.training import diagnose_training, explain_frozen, torch_penalty
+from parity.diagnosis.training.criterion import Labels
+from parity.diagnosis.training.evaluation import evaluate_keras
+from parity.diagnosis.training.losses import explain_loss, penalty
+from parity.diagnosis.training.optimizers import explain_optimizer
+from parity.diagnosis.training.running_statistics import explain_bn_statistics
+from parity.diagnosis.training.stepping import Pair
+from parity.diagnosis.training.trainings import (
+    diagnose_training,
+    explain_frozen,
+    torch_penalty,
+)
 from torch_impl import optim as torch_optim
 
 F = torch.nn.functional

@@ -19,7 +19,7 @@ from parity import faults
 from parity.diagnosis import page
 from parity.diagnosis.diagnose import diagnose
 from parity.diagnosis.findings import Diagnosis, Finding, Match
-from parity.diagnosis.repro import write_repros
+from parity.diagnosis.repro.scripts import write_repros
 
 CASES = {case.name: case for case in faults.cases()}
 # Planted at layers of every kind; the scripts of these are all run.

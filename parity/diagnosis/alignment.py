@@ -7,8 +7,8 @@ steps are then aligned as two texts are, with the least cost.
 
 import math
 
-from parity.diagnosis.graph import Graph, Step, same_size
-from parity.diagnosis.operations import TENSORS
+from parity.diagnosis.recording.graph import Graph, Step, same_size
+from parity.diagnosis.recording.operations import TENSORS
 
 WEIGHTED = ("conv", "conv_transpose", "dense", "batch_norm", "layer_norm", "group_norm")
 FAMILIES = (

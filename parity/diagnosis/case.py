@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity.frameworks import keras, torch
-from parity.diagnosis import keras_graph, operations, torch_graph
 from parity.diagnosis.alignment import align
-from parity.diagnosis.graph import Graph, Step, Tensor
-from parity.diagnosis.simplify import simplify
+from parity.diagnosis.recording import keras_graph, operations, torch_graph
+from parity.diagnosis.recording.graph import Graph, Step, Tensor
+from parity.diagnosis.recording.simplify import simplify
 from parity.precision import keras_as, torch_as
 from parity.spec.errors import UsageError
 

@@ -163,7 +163,7 @@ def _report(diagnosis, arguments: argparse.Namespace) -> None:
         html = page.html(diagnosis)
         write_atomically(arguments.html, lambda path: path.write_text(html, "utf-8"))
     if arguments.repro:
-        from parity.diagnosis.repro import write_repros
+        from parity.diagnosis.repro.scripts import write_repros
 
         paths = write_repros(diagnosis, arguments.repro)
         print()

@@ -9,11 +9,10 @@ from keras_impl.tracing import input_shape
 from parity import probe
 from parity.diagnosis.case import Case, record
 from parity.diagnosis.causes import fixes
-from parity.diagnosis.explain import explain
-from parity.diagnosis.explanation import Explanation
+from parity.diagnosis.explaining.explain import explain
+from parity.diagnosis.explaining.explanation import Explanation
 from parity.diagnosis.findings import Diagnosis, Finding, Match
 from parity.diagnosis.gradients import diagnose_levels
-from parity.diagnosis.graph import Step, Tensor, same_size
 from parity.diagnosis.locate import (
     TOLERANCE,
     Located,
@@ -22,7 +21,8 @@ from parity.diagnosis.locate import (
     is_rounding,
     run_freely,
 )
-from parity.diagnosis.simplify import CLOSE_BY_KIND
+from parity.diagnosis.recording.graph import Step, Tensor, same_size
+from parity.diagnosis.recording.simplify import CLOSE_BY_KIND
 from parity.spec.errors import UsageError, unknown
 
 LEVELS = ("forward", "backward", "training")

@@ -13,15 +13,15 @@ import numpy as np
 
 from parity.frameworks import keras, tf, torch
 from parity import probe
-from parity.diagnosis import keras_graph, operations, torch_graph
 from parity.diagnosis.case import Case, untouched_state
 from parity.diagnosis.causes import fixes
 from parity.diagnosis.findings import Diagnosis, Finding
-from parity.diagnosis.graph import Graph, Step, Tensor, View
 from parity.diagnosis.locate import run, run_freely
-from parity.diagnosis.losses import explain_loss, penalty
-from parity.diagnosis.simplify import difference, simplify
-from parity.diagnosis.training import (
+from parity.diagnosis.recording import keras_graph, operations, torch_graph
+from parity.diagnosis.recording.graph import Graph, Step, Tensor, View
+from parity.diagnosis.recording.simplify import difference, simplify
+from parity.diagnosis.training.losses import explain_loss, penalty
+from parity.diagnosis.training.trainings import (
     NormPair,
     Pair,
     diagnose_training,

@@ -10,9 +10,9 @@ import itertools
 import math
 from dataclasses import dataclass, field
 
-from parity.diagnosis import operations
-from parity.diagnosis.graph import Graph, Step, Tensor, same_size
-from parity.diagnosis.simplify import CLOSE, difference
+from parity.diagnosis.recording import operations
+from parity.diagnosis.recording.graph import Graph, Step, Tensor, same_size
+from parity.diagnosis.recording.simplify import CLOSE, difference
 from parity.spec.tolerances import TOLERANCES
 
 TOLERANCE = TOLERANCES["outputs"]

@@ -217,7 +217,9 @@ def _shortcut(path: str) -> tuple[str, ...]:
 
 
 def _steps() -> Iterator[Case]:
-    yield from planted("pad.missing", "pools:pad pools:pad_end", dropping())
+    # A border may be told by the convolution that sees it, too.
+    seen = {"at": lambda path: (path, {"pad": "conv2", "pad_end": "conv5"}[path])}
+    yield from planted("pad.missing", "pools:pad pools:pad_end", dropping(), **seen)
     bordered = adding("pad", "border", pixels=(0, 1, 0, 1))
     new = {"both": bordered, "at": lambda path: (beside(path, "border"),)}
 
@@ -228,11 +230,15 @@ def _steps() -> Iterator[Case]:
     yield from planted("pad.missing", targets, border(dropping()), **new)
     moved = border(setting(pixels=(1, 0, 1, 0)))
     yield from planted("pad.amount", "strided:act1 residual:layer2.relu2", moved, **new)
-    yield from planted("pad.amount", "pools:pad_end", setting(pixels=(1, 0, 0, 1)))
-    yield from planted("pad.amount", "pools:pad", setting(pixels=2))
-    yield from planted("pad.value", "pools:pad", setting(mode="constant"))
-    yield from planted("pad.value", "pools:pad", setting(mode="replicate"), note="edge")
-    yield from planted("pad.value", "pools:pad_end", setting(value=1.0))
+    yield from planted(
+        "pad.amount", "pools:pad_end", setting(pixels=(1, 0, 0, 1)), **seen
+    )
+    yield from planted("pad.amount", "pools:pad", setting(pixels=2), **seen)
+    yield from planted("pad.value", "pools:pad", setting(mode="constant"), **seen)
+    yield from planted(
+        "pad.value", "pools:pad", setting(mode="replicate"), note="edge", **seen
+    )
+    yield from planted("pad.value", "pools:pad_end", setting(value=1.0), **seen)
     yield from planted(
         "pad.value",
         "strided:act1 residual:layer2.relu2",

@@ -1,0 +1,27 @@
+"""Names the cause of a culprit by experiment."""
+
+from parity.diagnosis.explaining.between import explain_before
+from parity.diagnosis.explaining.explanation import Explanation
+from parity.diagnosis.explaining.pair import explain_step
+from parity.diagnosis.locate import Culprit
+
+
+def explain(culprit: Culprit, context: dict) -> list[Explanation]:
+    """Returns every cause of a culprit; one that is "unexplained" where none fits.
+
+    Args:
+        culprit: from `locate`.
+        context: "keras" and "torch", the two graphs.
+    """
+    if culprit.kind == "before":
+        found = explain_before(culprit, context)
+    else:
+        found = explain_step(culprit, context)
+    if not found:
+        found = [Explanation("unexplained", culprit.error, None)]
+    for explanation in found:
+        if explanation.keras_step is None:
+            explanation.keras_step = culprit.keras_step
+        if explanation.torch_step is None:
+            explanation.torch_step = culprit.torch_step
+    return found

@@ -1,0 +1,1 @@
+"""Both models' steps in one form."""

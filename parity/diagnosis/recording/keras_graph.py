@@ -1,0 +1,380 @@
+"""Records the steps of any Keras model: its layers, and TensorFlow's operations.
+
+A layer of Keras's own is one step (two with an activation inside). Everything else,
+what a layer of the user's does and what stands between layers, is heard as TensorFlow's
+own operations, through the callback that TensorFlow's debugger uses.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+from tensorflow.python.framework import op_callbacks
+
+from parity.frameworks import keras, tf, torch
+from keras_impl.tracing import (
+    leaf_layers,
+    named_layers,
+    own_variables,
+    tensors_in,
+)
+from parity.diagnosis.recording.graph import (
+    Graph,
+    Recorder,
+    Step,
+    channels_last,
+    finish,
+)
+from parity.diagnosis.recording.keras_layers import (
+    READERS_BY_NAME,
+    read_activation,
+    read_layer,
+)
+from parity.diagnosis.recording.keras_operations import read_operation
+from parity.spec.errors import UsageError
+
+# Operations that hand on what they are given.
+SAME = {
+    "Identity",
+    "Cast",
+    "StopGradient",
+    "Snapshot",
+    "PreventGradient",
+    "EnsureShape",
+}
+RESHAPES = {"Reshape", "Transpose", "Squeeze", "ExpandDims"}
+# What these return does not depend on the pixels.
+SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
+
+
+def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns a model's variables by attribute path."""
+    found = {}
+    for path, layer in {"": model, **named_layers(model)}.items():
+        for variable in own_variables(layer):
+            found[f"{path}.{variable.name}" if path else variable.name] = variable
+    return found
+
+
+class _KerasRecorder(Recorder):
+    def __init__(self, model: keras.Model):
+        super().__init__("keras", channels_last)
+        self.path = [""]
+        self.inside = 0  # of a layer that is one step
+        self.leaves = leaf_layers(model)
+        self.handles = {}
+        for name, variable in variables_of(model).items():
+            self.handles[id(variable._value.handle)] = name
+            self.alive.append(variable._value.handle)
+
+    def hear(self, kind, inputs, attributes, outputs, op_name=None, graph=None) -> None:
+        """Is TensorFlow's callback: is told of every operation after it ran."""
+        if self.inside or graph is not None or not outputs:
+            return
+        self.inside += 1  # what is computed here is not the model's
+        try:
+            kind = kind.decode() if isinstance(kind, bytes) else kind
+            self._hear(kind, list(inputs), _attributes(attributes), list(outputs))
+        finally:
+            self.inside -= 1
+
+    def _hear(self, kind: str, inputs: list, attributes: dict, outputs: list) -> None:
+        known = [self.number_of(tensor) for tensor in inputs]
+        if all(number is None for number in known) or kind in SHAPES:
+            names = {self.handles.get(id(t), self.constants.get(id(t))) for t in inputs}
+            names.discard(None)
+            for output in outputs:
+                self.constants[id(output)] = names.pop() if len(names) == 1 else None
+                self.alive.append(output)
+            return
+        numbers = [number for number in known if number is not None]
+        path, is_layer = self.layer(numbers)
+        if kind in SAME and outputs[0].dtype.is_floating:
+            self.keep(outputs[0], numbers[0], listed=kind != "StopGradient")
+            return
+        if kind == "IdentityN":  # of a function with a gradient of its own
+            for given, made in zip(inputs, outputs, strict=True):
+                if self.number_of(given) is not None:
+                    self.keep(made, self.number_of(given))
+            return
+        if kind in RESHAPES:
+            number = self.reshaped(numbers[0], outputs[0], path)
+            if number is not None:
+                self.graph.names[number] = self.graph.names[numbers[0]]
+                return
+        read = read_operation(self, kind, inputs, attributes, outputs)
+        if read is None:
+            for output in outputs:
+                number = self.new_value(output, path)
+                self.add(Step("opaque", path, kind, numbers, number, is_layer=is_layer))
+            return
+        self.take(kind, path, is_layer, None, *read, outputs[0])
+
+    def layer(self, inputs: list[int]) -> tuple[str, bool]:
+        """Returns the name of a step's layer, and whether it is that layer's own."""
+        path = self.path[-1]
+        if path in self.leaves:
+            return path, True
+        return (self.graph.names[inputs[0]] if inputs else path or "model"), False
+
+    def take(
+        self, operation, path, is_layer, owner, kind, inputs, parameters, output
+    ) -> None:
+        """Adds the step that a reader has read."""
+        inputs, view = self.viewed(kind, inputs, path, len(output.shape))
+        number = self.new_value(output, path, view)
+        weights = {
+            key: self.constants[id(value)]
+            for key, value in parameters.items()
+            if isinstance(value, torch.Tensor) and self.constants.get(id(value))
+        }
+        self.add(
+            Step(
+                kind,
+                path,
+                operation,
+                inputs,
+                number,
+                parameters,
+                weights,
+                is_layer=is_layer,
+                owner=owner,
+            )
+        )
+
+    def tensor(self, value: object, axes: tuple | None = None) -> torch.Tensor | None:
+        """Returns a weight or constant as a tensor, and remembers its name."""
+        if value is None:
+            return None
+        name = self.constants.get(id(value))
+        if isinstance(value, keras.Variable):
+            name = self.handles.get(id(value._value.handle))
+            value = value._value
+        tensor = self.to_tensor(value)
+        if axes:
+            tensor = tensor.permute(*axes).contiguous()
+        return self.named(tensor, name)
+
+    def named(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
+        """Remembers the name of the weight that a tensor was made of."""
+        self.constants[id(tensor)] = name
+        self.alive.append(tensor)
+        return tensor
+
+    def run_layer(self, path: str, layer: keras.Layer, call, args, kwargs):
+        """Runs a layer that is one step, and records it."""
+        inputs = tensors_in((args, kwargs))
+        numbers = [self.number_of(tensor) for tensor in inputs]
+        self.inside += 1
+        try:
+            with _activation_of(layer) as activation:
+                result = call(*args, **kwargs)
+            outputs = tensors_in(result)
+            numbers = [number for number in numbers if number is not None]
+            if numbers and outputs:
+                self._layer(path, layer, numbers, kwargs, outputs, activation)
+        finally:
+            self.inside -= 1
+        return result
+
+    def _layer(self, path, layer, numbers, kwargs, outputs, activation) -> None:
+        output = outputs[0]
+        operation = type(layer).__name__
+        if isinstance(layer, keras.layers.Activation):
+            operation = "activation"
+        if len(outputs) == 1 and self.number_of(output) is not None:
+            if hasattr(layer, "rate"):
+                self.add_dropout(path, float(layer.rate), numbers[0])
+            return  # handed on as it is
+        before = activation.get("before", output)
+        read = read_layer(self, layer, numbers, kwargs, before)
+        if read == "reshape":
+            if self.reshaped(numbers[0], output, path) is not None:
+                return
+            read = None
+        if read is None:
+            for other in outputs:
+                number = self.new_value(other, path)
+                self.add(Step("opaque", path, operation, numbers, number))
+            return
+        for kind, inputs, parameters, made in read:
+            made = before if made is None else made
+            inputs = numbers if inputs is None else [self.number_of(x) for x in inputs]
+            self.take(operation, path, True, layer, kind, inputs, parameters, made)
+        if "before" in activation:
+            number = self.number_of(before)
+            view = self.graph.views[number]
+            kind, parameters = read_activation(activation["function"], view)
+            if kind == "linear":
+                self.keep(output, number)  # the same array, or a copy
+            elif kind is None:
+                out = self.new_value(output, path, view)
+                self.add(Step("opaque", path, "activation", [number], out))
+            else:
+                name = parameters.get("function", kind)
+                self.take(name, path, True, None, kind, [number], parameters, output)
+
+
+@contextlib.contextmanager
+def _activation_of(layer: keras.Layer) -> Iterator[dict]:
+    """Notes what the activation inside a layer is given."""
+    seen = {}
+    own = vars(layer).get("activation")
+    if own is None or isinstance(layer, keras.layers.Activation):
+        yield seen
+        return
+
+    def noting(x, *args, **kwargs):
+        seen["before"] = x
+        return own(x, *args, **kwargs)
+
+    seen["function"] = own
+    object.__setattr__(layer, "activation", noting)
+    try:
+        yield seen
+    finally:
+        object.__setattr__(layer, "activation", own)
+        if "before" not in seen:
+            seen.clear()
+
+
+def _attributes(flat: tuple) -> dict[str, object]:
+    found = {}
+    for key, value in zip(flat[::2], flat[1::2], strict=True):
+        key = key.decode() if isinstance(key, bytes) else key
+        found[key] = value.decode() if isinstance(value, bytes) else value
+    return found
+
+
+def _is_one_step(layer: keras.Layer) -> bool:
+    """Returns whether a layer is one of Keras's own, or ours, without others inside."""
+    return (
+        type(layer).__name__ in READERS_BY_NAME
+        or any(
+            kind.__module__.startswith(("keras.src.layers", "keras.layers"))
+            and kind not in (keras.Layer, keras.layers.Lambda)
+            and not kind.__module__.endswith("layers.layer")
+            for kind in type(layer).__mro__
+        )
+        and not isinstance(layer, keras.Model | keras.layers.TorchModuleWrapper)
+    )
+
+
+@contextlib.contextmanager
+def _listening(model: keras.Model, recorder: _KerasRecorder) -> Iterator[None]:
+    layers = named_layers(model)
+    own = {path: vars(layer).get("call") for path, layer in layers.items()}
+
+    def wrapped(path: str, layer: keras.Layer, one_step: bool):
+        call = layer.call
+
+        def run(*args, **kwargs):
+            if recorder.inside:
+                return call(*args, **kwargs)
+            if one_step:
+                return recorder.run_layer(path, layer, call, args, kwargs)
+            recorder.path.append(path)
+            result = call(*args, **kwargs)
+            recorder.path.pop()
+            return result
+
+        return run
+
+    try:
+        for path, layer in layers.items():
+            one_step = path in recorder.leaves and _is_one_step(layer)
+            object.__setattr__(layer, "call", wrapped(path, layer, one_step))
+        op_callbacks.add_op_callback(recorder.hear)
+        yield
+    finally:
+        with contextlib.suppress(KeyError):
+            op_callbacks.remove_op_callback(recorder.hear)
+        for path, layer in layers.items():
+            if "call" in vars(layer):
+                object.__delattr__(layer, "call")
+            if own[path] is not None:
+                object.__setattr__(layer, "call", own[path])
+
+
+@contextlib.contextmanager
+def _float64_lrn(recorder: _KerasRecorder) -> Iterator[None]:
+    """Gives TensorFlow's local response normalisation, which has none, a float64."""
+    original = tf.nn.local_response_normalization
+
+    def lrn(input, depth_radius=5, bias=1, alpha=1, beta=0.5, name=None):
+        if input.dtype != tf.float64:
+            return original(input, depth_radius, bias, alpha, beta, name)
+        parameters = {
+            "size": 2 * depth_radius + 1,
+            "alpha": float(alpha),
+            "beta": float(beta),
+            "k": float(bias),
+        }
+        number = recorder.number_of(input)
+        recorder.inside += 1
+        border = [(0, 0), (0, 0), (0, 0), (depth_radius, depth_radius)]
+        squares = tf.pad(tf.square(input), border)
+        channels = input.shape[-1]
+        shifted = [squares[..., i : i + channels] for i in range(2 * depth_radius + 1)]
+        output = input / (bias + alpha * tf.add_n(shifted)) ** beta
+        recorder.inside -= 1
+        if number is not None:
+            path, is_layer = recorder.layer([number])
+            recorder.take(
+                "LRN", path, is_layer, None, "lrn", [number], parameters, output
+            )
+        return output
+
+    tf.nn.local_response_normalization = tf.nn.lrn = lrn
+    try:
+        yield
+    finally:
+        tf.nn.local_response_normalization = tf.nn.lrn = original
+
+
+def record(
+    model: keras.Model,
+    images: np.ndarray,
+    arrays: dict[int, list[tf.Tensor]] | None = None,
+    tape: tf.GradientTape | None = None,
+) -> Graph:
+    """Returns the steps of a Keras model in inference mode.
+
+    Args:
+        model: in float64.
+        images: float64 (N, H, W, C).
+        arrays: is given TensorFlow's own array of each value.
+        tape: watches the images.
+
+    Raises:
+        UsageError: the model cannot be called on these images, or returns no tensor.
+    """
+    recorder = _KerasRecorder(model)
+    recorder.arrays = arrays
+    tensor = tf.constant(images, tf.float64)
+    if tape is not None:
+        tape.watch(tensor)
+    recorder.graph.inputs.append(recorder.new_value(tensor, "input"))
+    try:
+        with _float64_lrn(recorder), _listening(model, recorder):
+            outputs = model(tensor)  # a flag would overrule those inside the model
+    except Exception as error:
+        where = recorder.path[-1] or type(model).__name__
+        raise UsageError(
+            f"the Keras model cannot be called on images {tuple(images.shape)}: "
+            f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:300]}"
+        ) from None
+    for output in tensors_in(outputs):
+        number = recorder.number_of(output)
+        if number is None:
+            raise UsageError(
+                "an output of the Keras model does not come of its images: "
+                f"{tuple(output.shape)}"
+            )
+        recorder.graph.outputs.append(number)
+    if not recorder.graph.outputs:
+        raise UsageError(
+            f"the Keras model returns no tensor but {type(outputs).__name__}"
+        )
+    finish(recorder.graph)
+    return recorder.graph

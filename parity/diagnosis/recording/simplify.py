@@ -1,0 +1,543 @@
+"""Brings the steps of both sides to one form, where the same thing has several.
+
+A border of zeros before a convolution is its padding, a vector that is added behind it
+its bias; a mean over the whole map is a global pooling; `x * sigmoid(x)` is SiLU. What
+a function of one number computes is told from its values.
+"""
+
+import math
+
+import numpy as np
+
+from parity.frameworks import torch
+from parity.diagnosis.recording import operations
+from parity.diagnosis.recording.graph import Graph, Step, Tensor
+from parity.spec.tolerances import TOLERANCES, relative_error
+
+# TensorFlow rounds some constants to float32 in a float64 model.
+CLOSE = 3e-7
+# TensorFlow resizes in float32, and sums more of it with antialiasing.
+CLOSE_BY_KIND = {"resize": 3e-6}
+# Operations on each number apart, by either framework's name.
+ELEMENTWISE = {
+    "Erf", "Erfc", "Neg", "Pow", "Sqrt", "Rsqrt", "Log", "Log1p", "Expm1", "Reciprocal",
+    "Maximum", "Minimum", "RealDiv", "SelectV2", "Select", "Greater", "GreaterEqual",
+    "Less", "Sub", "Mul", "AddV2", "ClipByValue", "Sign", "Inv", "LogicalAnd",
+    "erf", "erfc", "neg", "__neg__", "pow", "__pow__", "sqrt", "rsqrt", "log", "log1p",
+    "expm1", "reciprocal", "clamp", "clamp_", "clamp_min", "clamp_max", "where", "gt",
+    "ge", "lt", "le", "__gt__", "__ge__", "__lt__", "__le__", "maximum", "minimum",
+    "div", "__truediv__", "__rtruediv__", "__rpow__", "negative", "sign", "logsigmoid",
+    "celu", "threshold", "hardtanh", "softplus", "hardshrink", "softshrink", "sub",
+    "mul", "add", "max", "min", "float", "activation", "__rsub__",
+    "__mul__", "__rmul__", "__add__",
+}  # fmt: skip
+
+
+def simplify(graph: Graph) -> None:
+    """Changes a graph's steps in place, so that equal ones look alike."""
+    for step in list(graph.steps):
+        if step.kind == "dropout" and not step.parameters["active"]:
+            _remove(graph, step)
+        elif step.kind == "dropout":
+            _keep_mask(graph, step)
+    _merge_layers(graph)
+    _name_functions(graph)
+    _name_averages(graph)
+    _name_counts(graph)
+    _merge_scales(graph)
+    _fold_crops(graph)
+    _fold_pads(graph)
+    _normalise(graph)
+    _fold_biases(graph)
+    for step in graph.steps:
+        _as_dense(graph, step)
+    check(graph)
+
+
+def check(graph: Graph) -> None:
+    """Makes opaque each step whose parameters do not give what it computed."""
+    for step in graph.steps:
+        if step.kind not in operations.KINDS or _is_random(step):
+            continue
+        inputs = graph.inputs_of(step)
+        try:
+            value = operations.run(step.kind, step.parameters, inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            value = None
+        made = graph.values[step.output]
+        if (
+            value is None
+            or value.numel() != made.numel()
+            or difference(value.reshape(made.shape), made)
+            > CLOSE_BY_KIND.get(step.kind, CLOSE)
+        ):
+            step.kind = "opaque"
+
+
+def _keep_mask(graph: Graph, step: Step) -> None:
+    """Keeps the mask that was drawn, since another run would draw another."""
+    (given,) = graph.inputs_of(step)
+    made = graph.values[step.output].reshape(given.shape)
+    step.parameters["mask"] = torch.where(given == 0, 1.0, made / given)
+
+
+def _is_random(step: Step) -> bool:
+    return step.kind == "dropout"
+
+
+def difference(value: Tensor, reference: Tensor) -> float:
+    """Returns the relative L2 error between two values of one size."""
+    size = float(reference.norm())
+    error = float((value - reference).norm()) / size if size else math.nan
+    if math.isfinite(error):
+        return error
+    # Numbers whose squares are none are made smaller, NaN and infinities compared.
+    finite = reference[torch.isfinite(reference)].abs()
+    scale = max(1.0, float(finite.max()) if len(finite) else 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = relative_error((value / scale).numpy(), (reference / scale).numpy())
+    return math.inf if math.isnan(error) else error
+
+
+def _remove(graph: Graph, step: Step) -> None:
+    """Takes out a step that hands on what it is given."""
+    graph.steps.remove(step)
+    old, new = step.output, step.inputs[0]
+    for other in graph.steps:
+        other.inputs = [new if number == old else number for number in other.inputs]
+    graph.outputs = [new if number == old else number for number in graph.outputs]
+
+
+def _normalise(graph: Graph) -> None:
+    for step in list(graph.steps):
+        p = step.parameters
+        shape = step.shapes[0]
+        if step.kind == "group_norm" and p["groups"] == 1:
+            step.kind = "layer_norm"
+            axes = tuple(range(1, len(shape)))
+            step.parameters = {"epsilon": p["epsilon"], "axes": axes}
+            for name in ("gamma", "beta"):
+                vector = p[name]
+                if vector is not None:
+                    vector = vector.reshape(1, -1, *[1] * (len(shape) - 2))
+                step.parameters[name] = vector
+        if step.kind == "scale" and bool((p["scale"] == 1).all()):
+            if not p["shift"].any():
+                _remove(graph, step)
+        elif step.kind == "pad" and not np.any(p["padding"]):
+            _remove(graph, step)
+        elif step.kind == "adaptive_pool":
+            if p["size"] == shape[2:]:
+                _remove(graph, step)
+            elif all(s % t == 0 for s, t in zip(shape[2:], p["size"], strict=True)):
+                size = tuple(s // t for s, t in zip(shape[2:], p["size"], strict=True))
+                step.kind = "pool"
+                step.parameters = _plain_pool(p["mode"], size)
+        elif step.kind == "dense" and len(shape) == 4 and p.get("axis") == 1:
+            step.kind = "conv"
+            step.parameters = {
+                "weight": p["weight"][:, :, None, None],
+                "bias": p["bias"],
+                "stride": (1, 1),
+                "padding": ((0, 0), (0, 0)),
+                "dilation": (1, 1),
+                "groups": 1,
+            }
+        if step.kind == "pool" and step.parameters["size"] == shape[2:]:
+            p = step.parameters
+            if not np.any(p["padding"]) and p["mode"] in ("average", "max"):
+                mode = "mean" if p["mode"] == "average" else "max"
+                step.kind, step.parameters = "reduce", {"mode": mode, "axes": (2, 3)}
+
+
+def _plain_pool(mode: str, size: tuple[int, int]) -> dict[str, object]:
+    return {
+        "mode": mode,
+        "size": size,
+        "stride": size,
+        "padding": ((0, 0), (0, 0)),
+        "border": -math.inf,
+        "count_padding": False,
+        "ceil": False,
+    }
+
+
+def _only_consumer(graph: Graph, number: int) -> Step | None:
+    consumers = [step for step in graph.steps if number in step.inputs]
+    if len(consumers) == 1 and number not in graph.outputs:
+        return consumers[0]
+    return None
+
+
+def _fold_pads(graph: Graph) -> None:
+    for pad in [step for step in graph.steps if step.kind == "pad"]:
+        step = _only_consumer(graph, pad.output)
+        if step is None or np.min(pad.parameters["padding"]) < 0:
+            continue
+        fold = {"conv": _fold_into_conv, "pool": _fold_into_pool}.get(step.kind)
+        if fold is None or not fold(step.parameters, pad.parameters):
+            continue
+        step.pad = pad
+        step.inputs, step.shapes = list(pad.inputs), list(pad.shapes)
+        graph.steps.remove(pad)
+
+
+def _fold_into_conv(p: dict, pad: dict) -> bool:
+    if np.any(p["padding"]):
+        return False
+    p["mode"], p["value"] = pad["mode"], pad["value"]
+    p["padding"] = pad["padding"]
+    return True
+
+
+def _fold_into_pool(p: dict, pad: dict) -> bool:
+    if np.any(p["padding"]) or p["ceil"] or pad["mode"] != "constant":
+        return False
+    if p["mode"] == "max":
+        p["border"] = pad["value"]
+    elif pad["value"] != 0:
+        return False
+    else:
+        p["count_padding"] = True
+    p["padding"] = pad["padding"]
+    return True
+
+
+def _sum(padding: tuple, more: tuple) -> tuple:
+    return tuple(
+        (before + b, after + a)
+        for (before, after), (b, a) in zip(padding, more, strict=True)
+    )
+
+
+def _fold_biases(graph: Graph) -> None:
+    for step in list(graph.steps):
+        if step.kind not in ("conv", "conv_transpose", "dense"):
+            continue
+        after = _only_consumer(graph, step.output)
+        if step.parameters["bias"] is not None or after is None:
+            continue
+        p = after.parameters
+        if after.kind != "scale" or not bool((p["scale"] == 1).all()):
+            continue
+        if p["shift"].dim() != 1 or "shift" not in after.weights:
+            continue
+        step.parameters["bias"] = p["shift"]
+        step.weights["bias"] = after.weights["shift"]
+        step.output = after.output
+        graph.steps.remove(after)
+
+
+def _name_averages(graph: Graph) -> None:
+    """Takes a sum of n values that is then divided by n for their average."""
+    for step in list(graph.steps):
+        after = _only_consumer(graph, step.output)
+        if step.kind != "merge" or step.parameters["mode"] != "add" or after is None:
+            continue
+        p = after.parameters
+        if after.kind != "scale" or p["scale"].dim() or bool(p["shift"].any()):
+            continue
+        if math.isclose(float(p["scale"]), 1 / len(step.inputs), rel_tol=1e-12):
+            step.parameters = {"mode": "average"}
+            step.output = after.output
+            graph.steps.remove(after)
+
+
+def _name_counts(graph: Graph) -> None:
+    """Takes an average that is divided by the share of real pixels for one of those."""
+    for step in list(graph.steps):
+        after = _only_consumer(graph, step.output)
+        if (
+            step.kind not in ("pool", "reduce")
+            or after is None
+            or after.kind != "opaque"
+        ):
+            continue
+        source = step
+        if step.kind == "pool" and step.parameters["mode"] == "average":
+            pads = [
+                s for s in graph.steps if s.kind == "pad" and s.output == step.inputs[0]
+            ]
+            p = dict(step.parameters, count_padding=False)
+            if pads:
+                p["padding"] = pads[0].parameters["padding"]
+                source = pads[0]
+            made = operations.run("pool", p, graph.inputs_of(source))
+            wanted = graph.values[after.output]
+            if made.shape == wanted.shape and difference(made, wanted) <= 1e-12:
+                step.parameters, step.output = p, after.output
+                step.inputs, step.shapes = list(source.inputs), list(source.shapes)
+                graph.steps.remove(after)
+                if pads:
+                    step.pad = pads[0]
+                    graph.steps.remove(pads[0])
+
+
+def _merge_scales(graph: Graph) -> None:
+    """Puts one product and sum for two that follow each other."""
+    for step in list(graph.steps):
+        after = _only_consumer(graph, step.output)
+        if after is None or step.kind != "scale" or after.kind != "scale":
+            continue
+        if step.weights or after.weights:
+            continue
+        p, q = step.parameters, after.parameters
+        after.parameters = {
+            "scale": p["scale"] * q["scale"],
+            "shift": p["shift"] * q["scale"] + q["shift"],
+        }
+        after.inputs, after.shapes = list(step.inputs), list(step.shapes)
+        graph.steps.remove(step)
+
+
+def _fold_crops(graph: Graph) -> None:
+    """Makes a border cut off a transposed convolution part of it."""
+    for step in list(graph.steps):
+        after = _only_consumer(graph, step.output)
+        if step.kind != "conv_transpose" or after is None or after.kind != "pad":
+            continue
+        if np.max(after.parameters["padding"]) > 0:
+            continue
+        negative = tuple((-a, -b) for a, b in after.parameters["padding"])
+        step.parameters["crop"] = _sum(step.parameters["crop"], negative)
+        step.output = after.output
+        graph.steps.remove(after)
+
+
+def _merge_layers(graph: Graph) -> None:
+    """Puts one step for what a user's own layer does, where no reader knows it."""
+    names = dict.fromkeys(
+        s.name for s in graph.steps if s.is_layer and s.kind == "opaque"
+    )
+    for name in names:
+        inner = [s for s in graph.steps if s.is_layer and s.name == name]
+        if len(inner) < 2 or any(s.kind in ("conv", "dense") for s in inner):
+            continue
+        made = {s.output for s in inner}
+        sources = {n for s in inner for n in s.inputs} - made
+        used = {n for s in graph.steps if s not in inner for n in s.inputs}
+        used |= set(graph.outputs)
+        results = made & used
+        if len(sources) != 1 or len(results) != 1:
+            continue
+        (source,), (result,) = sources, results
+        shape = next(
+            shape
+            for s in inner
+            for n, shape in zip(s.inputs, s.shapes, strict=True)
+            if n == source
+        )
+        step = Step(
+            "opaque",
+            name,
+            type(inner[-1].owner).__name__ if inner[-1].owner else inner[-1].operation,
+            [source],
+            result,
+            replay=_chain(inner, source, result),
+            shapes=[shape],
+        )
+        graph.steps[graph.steps.index(inner[-1])] = step
+        for other in inner[:-1]:
+            graph.steps.remove(other)
+
+
+def _chain(steps: list[Step], source: int, result: int):
+    """Returns a function that runs several steps, None if one cannot be run."""
+    if any(s.kind not in operations.KINDS and s.replay is None for s in steps):
+        return None
+
+    def replay(inputs: list[Tensor]) -> Tensor:
+        values = {source: inputs[0]}
+        for step in steps:
+            given = [
+                values[n].reshape(shape)
+                for n, shape in zip(step.inputs, step.shapes, strict=True)
+            ]
+            if step.kind in operations.KINDS:
+                values[step.output] = operations.run(step.kind, step.parameters, given)
+            else:
+                values[step.output] = step.replay(given)
+        return values[result]
+
+    return replay
+
+
+def _as_dense(graph: Graph, step: Step) -> None:
+    """Makes a convolution over its whole input the dense layer that it is."""
+    if step.kind != "conv":
+        return
+    p, shape = step.parameters, step.shapes[0]
+    if (
+        p["groups"] == 1
+        and p["weight"].shape[2:] == shape[2:]
+        and p["dilation"] == (1, 1)
+    ):
+        if np.any(p["padding"]) or graph.shapes[step.output][2:] not in ((1, 1), ()):
+            return
+        step.kind = "dense"
+        step.parameters = {"weight": p["weight"].flatten(1), "bias": p["bias"]}
+
+
+def _name_functions(graph: Graph) -> None:
+    """Puts one step for several that compute a known function of each number."""
+    roots: dict[int, int] = {}
+    for step in graph.steps:
+        if not _is_elementwise(graph, step):
+            continue
+        sources = {roots.get(number, number) for number in step.inputs}
+        if len(sources) == 1:
+            roots[step.output] = sources.pop()
+    done: set[int] = set()
+    for step in reversed(list(graph.steps)):
+        if step.output in done or step.output not in roots or step not in graph.steps:
+            continue
+        for root, region in _regions(graph, step, roots):
+            read = _read_region(graph, step, root, region)
+            if read is not None:
+                done.update(s.output for s in region)
+                _replace(graph, step, root, region, *read)
+                break
+
+
+def _regions(graph: Graph, last: Step, roots: dict[int, int]):
+    """Yields the values that a step depends on alone, and the steps between."""
+    whole = _region(graph, last, roots[last.output])
+    starts = [roots[last.output], *(s.output for s in whole[:-1])]
+    for root in reversed(starts):  # the nearest first
+        region = _region(graph, last, root, whole)
+        if region:
+            yield root, region
+
+
+def _read_region(graph: Graph, step: Step, root: int, region: list[Step]):
+    known = all(s.kind in ("activation", "scale") for s in region)
+    if known and (len(region) == 1 or any(s.is_layer for s in region)):
+        return None
+    if _used_outside(graph, region, step):
+        return None
+    made = graph.values[step.output]
+    return classify(graph.values[root].reshape(made.shape), made)
+
+
+def _replace(graph, step, root, region, kind, parameters) -> None:
+    named = next((s for s in reversed(region) if s.is_layer), region[0])
+    new = Step(
+        kind,
+        named.name,
+        parameters.get("function", kind),
+        [root],
+        step.output,
+        parameters,
+        is_layer=named.is_layer,
+        shapes=[graph.shapes[step.output]],
+    )
+    graph.steps[graph.steps.index(step)] = new
+    for other in region:
+        if other is not step:
+            graph.steps.remove(other)
+    if kind == "identity":
+        _remove(graph, new)
+
+
+def _is_elementwise(graph: Graph, step: Step) -> bool:
+    shape = graph.shapes[step.output]
+    if any(given != shape for given in step.shapes):
+        return False
+    if step.kind in ("activation", "scale"):
+        return True
+    if step.kind == "merge":
+        return step.parameters["mode"] != "concatenate"
+    return step.kind == "opaque" and step.operation in ELEMENTWISE
+
+
+def _region(graph: Graph, last: Step, root: int, inside=None) -> list[Step]:
+    """Returns the steps from a value to a step, none if others lead there too."""
+    producers = graph.producers()
+    found, waiting = [], [last]
+    while waiting:
+        step = waiting.pop()
+        if step in found:
+            continue
+        if step is None or (inside is not None and step not in inside):
+            return []
+        found.append(step)
+        waiting += [producers.get(n) for n in step.inputs if n != root]
+    return [step for step in graph.steps if step in found]
+
+
+def _used_outside(graph: Graph, region: list[Step], last: Step) -> bool:
+    inner = {step.output for step in region if step is not last}
+    if inner & set(graph.outputs):
+        return True
+    return any(
+        number in inner
+        for step in graph.steps
+        if step not in region
+        for number in step.inputs
+    )
+
+
+def classify(x: Tensor, y: Tensor) -> tuple[str, dict[str, object]] | None:
+    """Returns the elementwise function that takes x to y, by its values; or None.
+
+    Args:
+        x: a value.
+        y: another of the same shape.
+
+    Returns:
+        The kind and parameters of `operations.py`.
+    """
+    if not bool(torch.isfinite(x).all() & torch.isfinite(y).all()):
+        return None
+    tolerance = TOLERANCES["outputs"]
+    if difference(y, x) <= tolerance:
+        return "identity", {}
+    for name, function in operations.FUNCTIONS.items():
+        if difference(function(x), y) <= CLOSE:
+            return "activation", {"function": name}
+    for axis in range(1, x.dim()):
+        for log in (False, True):
+            made = operations.run("softmax", {"axis": axis, "log": log}, [x])
+            if x.shape[axis] > 1 and difference(made, y) <= CLOSE:
+                return "softmax", {"axis": axis, "log": log}
+    negative = x < -1e-3 * x.abs().max()
+    if bool(negative.any()):
+        slope = float((y[negative] / x[negative]).median())
+        alpha = float((y[negative] / torch.expm1(x[negative])).median())
+        for name, value in (("leaky_relu", slope), ("elu", alpha)):
+            made = operations.FUNCTIONS_OF_ONE[name](x, value)
+            if difference(made, y) <= tolerance and value != 1:
+                return "activation", {"function": name, "slope": _rounded(value)}
+    return _affine(x, y, tolerance)
+
+
+def _affine(x: Tensor, y: Tensor, tolerance: float):
+    """Returns the product and sum that take x to y, for all or for each channel."""
+    whole = fit_line(x.flatten()[None], y.flatten()[None])
+    if whole is not None:
+        scale, shift = (vector.reshape(()) for vector in whole)
+        if difference(x * scale + shift, y) <= tolerance:
+            return "scale", {"scale": scale, "shift": shift}
+    if x.dim() < 2:
+        return None
+    by_channel = fit_line(x.movedim(1, 0).flatten(1), y.movedim(1, 0).flatten(1))
+    if by_channel is None:
+        return None
+    parameters = dict(zip(("scale", "shift"), by_channel, strict=True))
+    made = operations.run("scale", parameters, [x])
+    return ("scale", parameters) if difference(made, y) <= tolerance else None
+
+
+def fit_line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Returns the slope and the intercept of each row's least-squares line."""
+    centre, centre_y = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
+    spread = (x - centre).square().sum(1)
+    if x.shape[1] < 3 or not bool((spread > 0).all()):
+        return None
+    slope = ((x - centre) * (y - centre_y)).sum(1) / spread
+    return slope, centre_y[:, 0] - slope * centre[:, 0]
+
+
+def _rounded(value: float) -> float:
+    """Returns a recovered number without the digits that rounding put there."""
+    return float(f"{value:.9g}")

@@ -1,0 +1,295 @@
+"""Records the steps of any PyTorch module: modules, functions and tensor methods."""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+
+from torch.overrides import TorchFunctionMode
+
+from parity.frameworks import torch
+from parity.diagnosis.recording.graph import (
+    Graph,
+    Recorder,
+    Step,
+    Tensor,
+    channels_first,
+    finish,
+)
+from parity.diagnosis.recording.torch_operations import read_function
+from parity.spec.errors import UsageError
+from torch_impl.tracing import tensors_in
+
+# Operations that only move pixels about, or nothing at all.
+RESHAPES = {
+    "flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze",
+    "contiguous", "movedim", "moveaxis", "swapaxes", "view_as", "reshape_as", "__get__",
+    "unflatten", "clone", "detach", "to", "double", "type", "type_as", "requires_grad_",
+    "detach_", "expand", "expand_as", "channel_shuffle",
+}  # fmt: skip
+# What these return does not depend on the pixels.
+CONSTANTS = {"ones_like", "zeros_like", "full_like", "new_ones", "new_zeros"}
+DROPOUTS = {"dropout", "dropout2d", "feature_dropout", "alpha_dropout"}
+
+
+class _Hearing(TorchFunctionMode):
+    """Tells the recorder of every function that is called while it is on."""
+
+    def __init__(self, recorder: "_TorchRecorder"):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return self.recorder.call(function, args, kwargs or {})
+
+
+class _TorchRecorder(Recorder):
+    def __init__(self, model: torch.nn.Module):
+        super().__init__("torch", channels_first)
+        self.path = [""]
+        self.modules = dict(model.named_modules())
+        self.leaves = {
+            path for path, module in self.modules.items() if not list(module.children())
+        }
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            self.constants[id(tensor)] = name
+            self.alive.append(tensor)
+        # Values that share memory, since an operation in place changes all of them.
+        self.sharing: dict[int, list] = {}
+
+    def to_tensor(self, array: Tensor) -> Tensor:
+        return array.detach().to("cpu", torch.float64).clone()
+
+    def keep(self, array: Tensor, number: int, listed: bool = True) -> None:
+        super().keep(array, number, listed)
+        if self.arrays is not None and array.requires_grad:
+            array.retain_grad()
+        place = array.untyped_storage().data_ptr()
+        self.sharing.setdefault(place, []).append(weakref.ref(array))
+
+    def layer(self, inputs: list[int]) -> tuple[str, bool]:
+        """Returns the name of a step's layer, and whether it is that layer's own."""
+        path = self.path[-1]
+        if path and path in self.leaves:
+            return path, True
+        return (self.graph.names[inputs[0]] if inputs else path or "model"), False
+
+    def call(self, function: Callable, args: tuple, kwargs: dict) -> object:
+        name = getattr(function, "__name__", str(function))
+        tensors = tensors_in((args, kwargs))
+        known = [self.number_of(tensor) for tensor in tensors]
+        changed = _changes_in_place(name, kwargs)
+        result = function(*args, **kwargs)
+        outputs = tensors_in(result)
+        if all(number is None for number in known) or name in CONSTANTS:
+            self._note_constants(tensors, outputs)
+            return result
+        if changed and not outputs:  # x[...] = y returns nothing
+            outputs = tensors[:1]
+        if outputs and outputs[0].dtype.is_floating_point:
+            self._record(name, function, args, kwargs, tensors, outputs)
+        elif outputs:
+            self._opaque(name, function, args, kwargs, tensors, outputs)
+        return result
+
+    def _note_constants(self, tensors: tuple, outputs: tuple) -> None:
+        names = {self.constants.get(id(tensor)) for tensor in tensors} - {None}
+        for output in outputs:
+            if id(output) not in self.constants:
+                self.constants[id(output)] = names.pop() if len(names) == 1 else None
+                self.alive.append(output)
+
+    def _record(self, name, function, args, kwargs, tensors, outputs) -> None:
+        numbers = [n for n in map(self.number_of, tensors) if n is not None]
+        path, is_layer = self.layer(numbers)
+        if name in DROPOUTS:
+            _, _, dropout = read_function(self, name, args, kwargs)
+            if not dropout["active"]:
+                self.add_dropout(path, dropout["rate"], numbers[0])
+        if name in RESHAPES or name in DROPOUTS:
+            if len(outputs) == 1 and outputs[0] is tensors[0]:
+                return
+            if len(outputs) == 1 and (
+                self.reshaped(numbers[0], outputs[0], path) is not None
+            ):
+                self.graph.names[self.number_of(outputs[0])] = self.graph.names[
+                    numbers[0]
+                ]
+                return
+        read = read_function(self, name, args, kwargs)
+        if read is None:
+            self._opaque(name, function, args, kwargs, tensors, outputs)
+            return
+        kind, inputs, parameters = read
+        inputs, view = self.viewed(kind, inputs, path, outputs[0].dim())
+        weights = {
+            key: self.constants[id(value)]
+            for key, value in parameters.items()
+            if isinstance(value, Tensor) and self.constants.get(id(value))
+        }
+        parameters = {
+            key: self.to_tensor(value) if isinstance(value, Tensor) else value
+            for key, value in parameters.items()
+        }
+        output = self._new(outputs[0], path, view)
+        self.add(
+            Step(
+                kind,
+                path,
+                name,
+                inputs,
+                output,
+                parameters,
+                weights,
+                is_layer=is_layer,
+                owner=self.modules.get(path) if is_layer else None,
+            )
+        )
+
+    def _new(self, array: Tensor, name: str, view) -> int:
+        """Gives an array a value, and those that share its memory what they now are."""
+        number = self.new_value(array, name, view)
+        place = array.untyped_storage().data_ptr()
+        for reference in self.sharing.get(place, []):
+            other = reference()
+            if other is None or other is array:
+                continue
+            if other.shape == array.shape and other.stride() == array.stride():
+                Recorder.keep(self, other, number)
+        return number
+
+    def _opaque(self, name, function, args, kwargs, tensors, outputs) -> None:
+        places = [i for i, t in enumerate(tensors) if self.number_of(t) is not None]
+        inputs = [self.number_of(tensors[i]) for i in places]
+        views = [self.graph.views[number] for number in inputs]
+        shapes = [tuple(tensors[i].shape) for i in places]
+        originals = [tensor.detach().clone() for tensor in tensors]
+        path, is_layer = self.layer(inputs)
+        for index, output in enumerate(outputs):
+            if index and output is outputs[0]:
+                continue
+            number = self._new(output, path, None)
+            view = self.graph.views[number]
+
+            def replay(values: list[Tensor], index=index, view=view) -> Tensor:
+                given = list(originals)
+                for place, value, v, shape in zip(
+                    places, values, views, shapes, strict=True
+                ):
+                    given[place] = v.array(value).reshape(shape).clone()
+                result = function(*_filled(args, given), **_filled(kwargs, given))
+                found = tensors_in(result) or (given[0],)
+                return view.value(found[index].double())
+
+            weights = {
+                str(i): self.constants[id(t)]
+                for i, t in enumerate(tensors)
+                if self.constants.get(id(t))
+            }
+            self.add(
+                Step(
+                    "opaque",
+                    path,
+                    name,
+                    inputs,
+                    number,
+                    {},
+                    weights,
+                    replay,
+                    is_layer,
+                )
+            )
+
+
+def _filled(template: object, tensors: list[Tensor]) -> object:
+    """Returns arguments with their tensors exchanged, in order."""
+    remaining = iter(tensors)
+
+    def fill(value: object) -> object:
+        if isinstance(value, Tensor):
+            return next(remaining)
+        if isinstance(value, dict):
+            filled = {key: fill(value[key]) for key in sorted(value)}
+            return {key: filled[key] for key in value}
+        if isinstance(value, list | tuple):
+            items = [fill(item) for item in value]
+            return type(value)(items) if type(value) in (list, tuple) else items
+        return value
+
+    return fill(template)
+
+
+def _changes_in_place(name: str, kwargs: dict) -> bool:
+    return (
+        (name.endswith("_") and not name.endswith("__"))
+        or name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__")
+        or bool(kwargs.get("inplace"))
+    )
+
+
+@contextlib.contextmanager
+def _paths(model: torch.nn.Module, recorder: _TorchRecorder) -> Iterator[None]:
+    """Keeps the path of the module that is running."""
+
+    def entering(path: str):
+        return lambda module, args: recorder.path.append(path)
+
+    def leaving(module, args, output):
+        recorder.path.pop()
+
+    hooks = []
+    try:
+        for path, module in model.named_modules():
+            hooks.append(module.register_forward_pre_hook(entering(path), prepend=True))
+            hooks.append(module.register_forward_hook(leaving, always_call=True))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def record(
+    model: torch.nn.Module,
+    images: Tensor,
+    arrays: dict[int, list[Tensor]] | None = None,
+) -> Graph:
+    """Returns the steps of a module on images.
+
+    Args:
+        model: in float64, in the mode in which it is to be judged.
+        images: float64 (N, C, H, W).
+        arrays: is given PyTorch's own tensor of each value; gradients are then kept.
+
+    Raises:
+        UsageError: the model cannot be called on these images, or returns no tensor.
+    """
+    recorder = _TorchRecorder(model)
+    recorder.arrays = arrays
+    number = recorder.new_value(images, "input")
+    recorder.graph.inputs.append(number)
+    try:
+        with (
+            torch.set_grad_enabled(arrays is not None),
+            _paths(model, recorder),
+            _Hearing(recorder),
+        ):
+            outputs = model(images)
+    except Exception as error:
+        where = recorder.path[-1] or type(model).__name__
+        raise UsageError(
+            f"the PyTorch model cannot be called on images {tuple(images.shape)}: "
+            f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:300]}"
+        ) from None
+    for output in tensors_in(outputs):
+        number = recorder.number_of(output)
+        if number is None:
+            raise UsageError(
+                "an output of the PyTorch model does not come of its images: "
+                f"{tuple(output.shape)}"
+            )
+        recorder.graph.outputs.append(number)
+    if not recorder.graph.outputs:
+        raise UsageError(
+            f"the PyTorch model returns no tensor but {type(outputs).__name__}"
+        )
+    finish(recorder.graph)
+    return recorder.graph

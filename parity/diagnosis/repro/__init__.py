@@ -1,0 +1,1 @@
+"""A runnable script for each culprit."""

@@ -1,0 +1,1 @@
+"""Losses, optimizers and running statistics: why two trainings part."""
