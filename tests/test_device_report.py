@@ -441,6 +441,13 @@ def test_two_accuracies():
     assert judge.judge_chance((1.0, 0.9), 360)["verdict"] == "different"
 
 
+def test_what_rounding_does_to_an_unfinished_training_is_granted():
+    found = judge.judge_chance((0.85, 0.69), 360, moved=0.1)
+    assert found["verdict"] == "rounding"
+    assert found["note"].endswith("rounding moves it by 0.1000")
+    assert judge.judge_chance((0.85, 0.45), 360, moved=0.1)["verdict"] == "different"
+
+
 def test_a_disturbance_is_as_large_as_its_type_rounds():
     tensors = {"conv1.weight": np.ones((8, 4, 3, 3)), "bn.weight": np.ones(4096)}
     for dtype, unit in inputs.UNITS.items():

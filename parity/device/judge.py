@@ -175,24 +175,32 @@ def operation_bounds(
     return bounds
 
 
-def judge_chance(accuracies: tuple[float, float], count: int) -> dict[str, object]:
+def judge_chance(
+    accuracies: tuple[float, float], count: int, moved: float = 0.0
+) -> dict[str, object]:
     """Returns the fields of a comparison of two accuracies.
 
     Two float32 trainings part in the end. Their accuracies may differ by what two
-    samples of one accuracy do: three standard deviations of the binomial law.
+    samples of one accuracy do: three standard deviations of the binomial law. That is
+    of trainings that have come to an end; what rounding alone does to one that has not
+    is added, twice since it is a sample.
 
     Args:
         accuracies: of either side.
         count: test images.
+        moved: the most by which first weights that were rounded otherwise moved one
+            side's accuracy.
     """
     mean = sum(accuracies) / 2
     # One image of each is granted where all or none are right.
     spread = math.sqrt(2 * max(mean * (1 - mean), 1 / count) / count)
     error = abs(accuracies[0] - accuracies[1])
-    verdict = "rounding" if error <= 3 * spread else "different"
+    bound = 3 * spread + inputs.MARGIN * moved
+    verdict = "rounding" if error <= bound else "different"
     return {
         "verdict": "equal" if error == 0 else verdict,
         "error": error,
-        "bound": 3 * spread,
-        "note": f"{accuracies[0]:.4f} and {accuracies[1]:.4f}",
+        "bound": bound,
+        "note": f"{accuracies[0]:.4f} and {accuracies[1]:.4f}"
+        + (f"; rounding moves it by {moved:.4f}" if moved else ""),
     }

@@ -4,14 +4,19 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from parity.device import judge
+import numpy as np
+
+from parity.device import inputs, judge
 from parity.device.judge import Comparison
 from parity.device.parts import Job, Place, Sides, Speed, pending
 from parity.device.side import NotRun
-from parity.spec import datasets
+from parity.spec import datasets, files
 
 LOCKSTEP = {"lenet5": 10, "resnet18": 3}  # steps
 ACCURACY = {"lenet5": (28, 10), "resnet18": (32, 2)}  # pixels, epochs
+# Trainings from first weights that are rounded otherwise: one that has not come to an
+# end ends anywhere.
+ROUNDED = {"lenet5": 0, "resnet18": 2}
 SPEED = {"lenet5": 28, "resnet18": 64}  # pixels
 BATCH_SIZES = {"cpu": 32, "gpu": 256}
 SPEED_SECONDS = 3.0
@@ -77,7 +82,7 @@ def accuracy_jobs(sides: Sides, name: str) -> list[Job]:
     planned = pending("accuracy", name, quantity, "float32", pair)
 
     def run() -> list[Comparison]:
-        weights, found = None, {}
+        weights, found, moved = None, {}, 0.0
         with tempfile.TemporaryDirectory(dir=sides.folder) as folder:
             for place in reversed(pair):
                 found[place] = sides.call(
@@ -91,11 +96,34 @@ def accuracy_jobs(sides: Sides, name: str) -> list[Job]:
                     weights=weights,
                 )
                 weights = found[place]["weights"]
+            place, first = pair[-1], found[pair[-1]]
+            for seed in range(ROUNDED[name]):
+                again = sides.call(
+                    place.framework,
+                    "accuracy",
+                    name=name,
+                    device=place.device,
+                    image_size=image_size,
+                    epochs=epochs,
+                    folder=str(Path(folder) / f"rounded {seed}"),
+                    weights=_rounded(first["weights"], folder, seed),
+                )
+                moved = max(moved, abs(again["accuracy"] - first["accuracy"]))
         accuracies = tuple(found[x]["accuracy"] for x in pair)
         count = datasets.CATALOGUE["digits"].test_size
-        return [replace(planned, **judge.judge_chance(accuracies, count))]
+        return [replace(planned, **judge.judge_chance(accuracies, count, moved))]
 
     return [Job("accuracy", name, [planned], run)]
+
+
+def _rounded(weights: str, folder: str, seed: int) -> str:
+    """Returns a file of weights that are off by what float32 rounds."""
+    tensors, metadata = files.load_weights(Path(weights))
+    disturbed = inputs.disturb(tensors, "float32", seed)
+    disturbed = {name: x.astype(np.float32) for name, x in disturbed.items()}
+    path = Path(folder) / f"rounded {seed}.safetensors"
+    files.save_weights(path, disturbed, metadata)
+    return str(path)
 
 
 def speed_jobs(sides: Sides, name: str) -> list[Job]:

@@ -56,7 +56,7 @@ def diagnose(
         weights: "copy" compares the functions: PyTorch's side is given Keras's weights,
             in copies. "as_is" compares the weights too.
         **training: the losses, optimizers and schedules of both sides, see
-            `parity.diagnosis.training.diagnose_training`.
+            `parity.diagnosis.training.trainings.diagnose_training`.
 
     Raises:
         UsageError: an unknown level or weights, images that do not fit, or a model
@@ -189,7 +189,7 @@ def _finding(explanation: Explanation, at_input: bool) -> Finding:
         keras_fix,
         "forward",
         values,
-        explanation.ties,
+        tuple(dict.fromkeys(x for x in explanation.ties if x != explanation.cause)),
     )
 
 

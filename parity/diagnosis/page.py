@@ -18,6 +18,7 @@ from parity.diagnosis.findings import Diagnosis, Finding, Match
 from parity.spec.tolerances import TOLERANCES
 
 LONGEST = 40  # rows of the alignment that text shows
+NAMED = 3  # further places of one cause that text names
 AROUND = 2  # rows shown on either side of one that is not equal
 PIPED = 10_000  # characters of a line where there is no terminal
 STYLES = {"equal": "green", "rounding": "yellow", "different": "bold red"}
@@ -71,7 +72,10 @@ def headline(diagnosis: Diagnosis) -> str:
 def _count(diagnosis: Diagnosis) -> str:
     findings = diagnosis.findings
     count = len(findings)
-    listed = f"{count} {'cause' if count == 1 else 'causes'}"
+    kinds = len(grouped(findings))
+    listed = f"{kinds} {'cause' if kinds == 1 else 'causes'}"
+    if count > kinds:
+        listed += f" at {count} places"
     if unexplained := sum(finding.cause == "unexplained" for finding in findings):
         alone = unexplained == count
         listed += ", unexplained" if alone else f", {unexplained} of them unexplained"
@@ -148,12 +152,14 @@ def _place(part: Finding | Match) -> str:
 def _parts(diagnosis: Diagnosis) -> Iterable[RenderableType]:
     yield Text(headline(diagnosis), STYLES.get(diagnosis.verdict, ""))
     yield Text(basis(diagnosis), "dim")
-    for index, finding in enumerate(diagnosis.findings, 1):
+    for index, alike in enumerate(grouped(diagnosis.findings), 1):
+        first = alike[0]
+        times = f"  at {len(alike)} places" if len(alike) > 1 else ""
         yield ""
         yield Text.assemble(
-            (f"{index}  ", "dim"), (finding.cause, "bold"), f"  {title(finding)}"
+            (f"{index}  ", "dim"), (first.cause, "bold"), f"  {title(first)}{times}"
         )
-        yield Padding(_finding(finding), (0, 0, 0, 3))
+        yield Padding(_finding(first, alike[1:]), (0, 0, 0, 3))
     if diagnosis.notes:
         yield ""
     for note in diagnosis.notes:
@@ -163,11 +169,24 @@ def _parts(diagnosis: Diagnosis) -> Iterable[RenderableType]:
         yield _table(diagnosis.alignment)
 
 
-def _finding(finding: Finding) -> Table:
+def grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Returns the findings that one change mends together, in order."""
+    groups: dict[tuple, list[Finding]] = {}
+    for finding in findings:
+        key = (finding.cause, finding.level, finding.fix, finding.ties)
+        groups.setdefault(key, []).append(finding)
+    return list(groups.values())
+
+
+def _finding(finding: Finding, others: Sequence[Finding] = ()) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     table.add_row("keras | torch", Text(_place(finding)))
+    if others:
+        named = ", ".join(_place(other) for other in others[:NAMED])
+        more = f", and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        table.add_row("and", Text(named + more))
     table.add_row("error", Text(change(finding), "red"))
     if finding.level != "forward":
         table.add_row("level", Text(finding.level))

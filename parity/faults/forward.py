@@ -60,7 +60,7 @@ def _convolutions() -> Iterator[Case]:
         setting(stride=2),
     )
     yield from planted(
-        "conv.stride", "strided:conv3 inception:stem", setting(stride=(2, 1))
+        "conv.stride", "strided:conv3 decoder:conv4", setting(stride=(2, 1))
     )
     yield from planted("conv.stride", "decoder:conv1 mobile:stem", setting(stride=1))
     yield from _stride_placements()

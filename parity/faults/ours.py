@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from parity.frameworks import keras, torch
 from parity import probe
 from parity.commands import create_twins
-from parity.faults.pairs import SCALES, Case, Expected, Pair, labels
+from parity.faults.pairs import (
+    CONSEQUENCES,
+    SCALES,
+    Case,
+    Expected,
+    Pair,
+    labels,
+)
 from parity.spec import recipes
 from torch_impl.models import lenet, resnet
 
@@ -71,7 +78,8 @@ def case(
         size = (2, shape.height, shape.width, shape.in_channels)
         images = (scale * probe.images(size)).astype("float32")
         found = names.split(), (torch_names or names).split()
-        expected = Expected((cause, *also), *map(tuple, found))
+        true_too = CONSEQUENCES.get(cause, ())
+        expected = Expected((cause, *also), *map(tuple, found), true_too)
         return Pair(
             keras_model,
             torch_model,

@@ -28,6 +28,7 @@ CONSEQUENCES = {
     "weights.not_copied": ("bias.different",),
     "weights.wrong_layer": ("bias.different", "bn.statistics_not_copied"),
     "optimizer.kind": ("optimizer.epsilon", "optimizer.betas", "optimizer.momentum"),
+    "optimizer.centered": ("optimizer.epsilon", "optimizer.epsilon_place"),
 }
 # Where the padding is a step of its own, it is named by the layer before it.
 PADDINGS = ("conv.padding", "pool.padding", "pool.border", "pad.amount", "pad.value")

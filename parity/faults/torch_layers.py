@@ -130,15 +130,15 @@ def _conv_transpose(item: Node, style: Style, x: Any) -> list[Part]:
     padding = item.get("padding", "same")
     settings = {"bias": item.get("bias", True)}
     if padding == "same":
-        before = max(size - stride, 0) // 2
-        height, width = (length * stride for length in x.shape[2:])
-        after = stride - size if size < stride else 0
-        settings["output_padding"] = after
-        module = nn.ConvTranspose2d(
-            x.shape[1], item["filters"], size, stride, 0, **settings
-        )
+        before, largest = max(size - stride, 0) // 2, max(size, stride)
+        settings["output_padding"] = largest - size
+        channels = (x.shape[1], item["filters"])
+        module = nn.ConvTranspose2d(*channels, size, stride, 0, **settings)
 
         def crop(x):
+            height, width = (
+                stride * ((length - largest) // stride + 1) for length in x.shape[2:]
+            )
             return x[:, :, before : before + height, before : before + width]
 
         return [("", module), ("", crop)]

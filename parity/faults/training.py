@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from parity.frameworks import keras, torch
 from keras_impl import optim as keras_optim
 from parity.faults.networks import NETWORKS
-from parity.faults.pairs import Case, Expected, Pair, Sides, build_sides, images
+from parity.faults.pairs import (
+    CONSEQUENCES,
+    Case,
+    Expected,
+    Pair,
+    Sides,
+    build_sides,
+    images,
+)
 from parity.faults.pairs import make_pair as _make_pair
 from parity.faults.planting import adding, beside, planted, setting
 from parity.faults.spec import Built, Network, Nodes, change, find, leaves, remove
@@ -119,7 +127,7 @@ def trained(
 
     def make() -> Pair:
         sides = build_sides(network, keras_edit(network.nodes))
-        expected = () if cause == "equal" else (Expected((cause, *also), at, at),)
+        expected = () if cause == "equal" else (_expected(cause, also, at),)
         given = arguments(sides)
         optimizer = given.get("keras_optimizer")
         exact = optimizer is None or isinstance(optimizer, keras_optim.CoupledDecay)
@@ -134,6 +142,10 @@ def trained(
 
     title = f"{cause}{note and '-'}{note}/{name}/{level}"
     return Case(title, name, cause, "whole", 1.0, make)
+
+
+def _expected(cause: str, also: tuple[str, ...], at: tuple[str, ...]) -> Expected:
+    return Expected((cause, *also), at, at, CONSEQUENCES.get(cause, ()))
 
 
 def _cross_entropy(**settings: object) -> keras.losses.Loss:

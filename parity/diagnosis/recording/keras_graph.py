@@ -297,6 +297,18 @@ def _listening(model: keras.Model, recorder: _KerasRecorder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TensorFlow from warning that it traces anew, which float64 needs."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def _float64_lrn(recorder: _KerasRecorder) -> Iterator[None]:
     """Gives TensorFlow's local response normalisation, which has none, a float64."""
     original = tf.nn.local_response_normalization
@@ -356,7 +368,7 @@ def record(
         tape.watch(tensor)
     recorder.graph.inputs.append(recorder.new_value(tensor, "input"))
     try:
-        with _float64_lrn(recorder), _listening(model, recorder):
+        with _quiet(), _float64_lrn(recorder), _listening(model, recorder):
             outputs = model(tensor)  # a flag would overrule those inside the model
     except Exception as error:
         where = recorder.path[-1] or type(model).__name__
