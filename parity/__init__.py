@@ -16,8 +16,9 @@ _NAMES = {
     "compare": "parity.comparison",
     "compare_gradients": "parity.comparison",
     "convert": "parity.weights",
-    "diagnose": "parity.diagnosis.diagnose",
+    "copy_aligned": "parity.diagnosis.copying",
     "copy_weights": "parity.weights",
+    "diagnose": "parity.diagnosis.diagnose",
     "lockstep": "parity.training",
 }
 

@@ -105,6 +105,41 @@ def test_the_weights_themselves_are_compared_as_they_are():
     assert {finding.keras_name for finding in diagnosis.findings} >= {"entry", "odds"}
 
 
+@pytest.mark.parametrize("direction", ["to torch", "to keras"])
+def test_weights_are_copied_along_the_alignment(direction):
+    keras_model, torch_model = functional_twin(), Styles().eval()
+    sides = [keras_model, torch_model]
+    copied = parity.copy_aligned(*(sides if direction == "to torch" else sides[::-1]))
+    assert len(copied) == 14
+    assert ("wide.kernel", "body.right.weight") in copied
+    diagnosis = parity.diagnose(keras_model, torch_model, weights="as_is")
+    assert diagnosis.verdict == "equal", diagnosis
+
+
+def test_a_flattened_map_is_reordered_both_ways():
+    model = sequential(layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(5))
+    twin = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(168, 5))
+    for source, target in ((model, twin), (twin, model)):
+        parity.copy_aligned(source, target)
+        assert parity.diagnose(model, twin, weights="as_is").verdict == "equal"
+        twin = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(168, 5))
+        parity.copy_aligned(model, twin)
+
+
+def test_a_weight_without_a_partner_stops_the_copy():
+    model = sequential(layers.Conv2D(4, 3), layers.Conv2D(4, 1))
+    twin = nn.Sequential(nn.Conv2d(3, 4, 3))
+    before = twin[0].weight.detach().clone()
+    with pytest.raises(parity.WeightMismatch, match="1.kernel .* has no partner"):
+        parity.copy_aligned(model, twin)
+    assert torch.equal(twin[0].weight, before)
+    with pytest.raises(parity.WeightMismatch, match="of PyTorch has no partner"):
+        parity.copy_aligned(nn.Sequential(*twin, nn.Conv2d(4, 4, 1)), sequential(
+            layers.Conv2D(4, 3)))  # fmt: skip
+    with pytest.raises(TypeError, match="one model must be"):
+        parity.copy_aligned(model, model)
+
+
 def test_a_model_in_training_mode_is_told_so():
     diagnosis = parity.diagnose(functional_twin(), Styles().train())
     assert causes(diagnosis) == ["bn.training_mode"]

@@ -159,3 +159,11 @@ def test_torch_lays_kernels_out_for_the_processor(make, precision, last):
     assert kernel.is_contiguous(memory_format=torch.channels_last) == last
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.slow
+def test_diagnoses_of_two_libraries_networks():
+    text = run("diagnose.py", "MobileNetV2", "--size", 64)
+    line = next(line for line in text.splitlines() if "MobileNetV2" in line)
+    assert "different" in line
+    assert "5 conv.padding, 52 bn.epsilon" in line

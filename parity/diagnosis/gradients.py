@@ -7,7 +7,6 @@ send back, something stops it or scales it there. No layer is blamed for what ot
 
 import math
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -15,15 +14,15 @@ from parity.frameworks import keras, tf, torch
 from parity import probe
 from parity.diagnosis.case import Case, untouched_state
 from parity.diagnosis.causes import fixes
+from parity.diagnosis.copying import parameter_pairs
 from parity.diagnosis.findings import Diagnosis, Finding
 from parity.diagnosis.locate import run, run_freely
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
-from parity.diagnosis.recording.graph import Graph, Step, Tensor, View
+from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import difference, simplify
 from parity.diagnosis.training.losses import explain_loss, penalty
 from parity.diagnosis.training.trainings import (
     NormPair,
-    Pair,
     diagnose_training,
     explain_frozen,
 )
@@ -131,52 +130,6 @@ def _channels_last(value: Tensor) -> np.ndarray:
 def _decays(optimizer: torch.optim.Optimizer | None) -> bool:
     groups = optimizer.param_groups if optimizer is not None else ()
     return any(group.get("weight_decay") for group in groups)
-
-
-def parameter_pairs(case: Case, keras_model, torch_model) -> list[Pair]:
-    """Returns the parameters of partners, with the way from one layout to the other."""
-    ours = keras_graph.variables_of(keras_model)
-    theirs = dict(torch_model.named_parameters())
-    pairs, seen = [], set()
-    for k, t in case.pairs:
-        if k.kind != t.kind:
-            continue
-        for name in operations.TENSORS.get(k.kind, ()):
-            variable = ours.get(k.weights.get(name))
-            parameter = theirs.get(t.weights.get(name))
-            if variable is None or parameter is None or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            to_torch = partial(_to_torch, k, t, tuple(parameter.shape))
-            pairs.append(Pair(variable, parameter, to_torch, k.name, t.name))
-    return pairs
-
-
-def _to_torch(k: Step, t: Step, shape: tuple[int, ...], array: np.ndarray):
-    """Returns a Keras array as the partner's parameter."""
-    tensor = torch.from_numpy(np.array(array))
-    if tensor.dim() == 4:
-        depthwise = "Depthwise" in k.operation
-        tensor = tensor.permute(*((2, 3, 0, 1) if depthwise else (3, 2, 0, 1)))
-    elif tensor.dim() == 2 and k.kind in ("dense", "conv"):
-        tensor = reordered(tensor.T, k.view, to_value=True)
-    if k.kind == "dense":
-        tensor = reordered(tensor.reshape(len(tensor), -1), t.view, to_value=False)
-    return tensor.reshape(shape).contiguous().numpy()
-
-
-def reordered(weight: Tensor, view: View, to_value: bool) -> Tensor:
-    """Returns a dense weight with its inputs in another order of a flattened map."""
-    order = view.flattened_order if view else None
-    if not order or math.prod(view.pixels) != weight.shape[1]:
-        return weight
-    if to_value:
-        split = weight.reshape(len(weight), *(view.pixels[axis] for axis in order))
-        axes = [1 + order.index(axis) for axis in range(len(order))]
-    else:
-        split = weight.reshape(len(weight), *view.pixels)
-        axes = [1 + axis for axis in order]
-    return split.permute(0, *axes).reshape(weight.shape)
 
 
 def _dropouts(case: Case) -> list[Finding]:

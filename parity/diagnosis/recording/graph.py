@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity.frameworks import torch
+from parity.spec.errors import UsageError
 
 Tensor = torch.Tensor
 # Kinds of steps that take their axes in any order.
@@ -297,8 +298,31 @@ def _views(shape: tuple[int, ...], rank: int, default: Callable[[int], View]):
         yield View((0, *axes))
 
 
-def finish(graph: Graph) -> None:
-    """Puts one value for all its shapes, and drops the steps that no output needs."""
+def finish(recorder: Recorder, side: str, outputs: object, tensors: tuple) -> Graph:
+    """Returns the graph, with one value for all its shapes, without unused steps.
+
+    Args:
+        recorder: of the whole pass.
+        side: "Keras" or "PyTorch".
+        outputs: what the model returned.
+        tensors: those in it.
+
+    Raises:
+        UsageError: it returned no tensor, or one that does not come of its images.
+    """
+    graph = recorder.graph
+    for tensor in tensors:
+        number = recorder.number_of(tensor)
+        if number is None:
+            raise UsageError(
+                f"an output of the {side} model does not come of its images: "
+                f"{tuple(tensor.shape)}"
+            )
+        graph.outputs.append(number)
+    if not graph.outputs:
+        raise UsageError(
+            f"the {side} model returns no tensor but {type(outputs).__name__}"
+        )
 
     def original(number: int) -> int:
         while number in graph.reshaped:
@@ -313,6 +337,15 @@ def finish(graph: Graph) -> None:
     for number in graph.reshaped:
         del graph.values[number]
     _drop_unused(graph)
+    return graph
+
+
+def uncallable(side: str, images: object, where: str, error: Exception) -> UsageError:
+    """Returns the error for a model that cannot be called on images."""
+    return UsageError(
+        f"the {side} model cannot be called on images {tuple(images.shape)}: "
+        f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:300]}"
+    )
 
 
 def _drop_unused(graph: Graph) -> None:

@@ -24,6 +24,7 @@ from parity.diagnosis.recording.graph import (
     Step,
     channels_last,
     finish,
+    uncallable,
 )
 from parity.diagnosis.recording.keras_layers import (
     READERS_BY_NAME,
@@ -31,7 +32,6 @@ from parity.diagnosis.recording.keras_layers import (
     read_layer,
 )
 from parity.diagnosis.recording.keras_operations import read_operation
-from parity.spec.errors import UsageError
 
 # Operations that hand on what they are given.
 SAME = {
@@ -372,21 +372,5 @@ def record(
             outputs = model(tensor)  # a flag would overrule those inside the model
     except Exception as error:
         where = recorder.path[-1] or type(model).__name__
-        raise UsageError(
-            f"the Keras model cannot be called on images {tuple(images.shape)}: "
-            f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:300]}"
-        ) from None
-    for output in tensors_in(outputs):
-        number = recorder.number_of(output)
-        if number is None:
-            raise UsageError(
-                "an output of the Keras model does not come of its images: "
-                f"{tuple(output.shape)}"
-            )
-        recorder.graph.outputs.append(number)
-    if not recorder.graph.outputs:
-        raise UsageError(
-            f"the Keras model returns no tensor but {type(outputs).__name__}"
-        )
-    finish(recorder.graph)
-    return recorder.graph
+        raise uncallable("Keras", images, where, error) from None
+    return finish(recorder, "Keras", outputs, tensors_in(outputs))

@@ -14,9 +14,9 @@ from parity.diagnosis.recording.graph import (
     Tensor,
     channels_first,
     finish,
+    uncallable,
 )
 from parity.diagnosis.recording.torch_operations import read_function
-from parity.spec.errors import UsageError
 from torch_impl.tracing import tensors_in
 
 # Operations that only move pixels about, or nothing at all.
@@ -275,21 +275,5 @@ def record(
             outputs = model(images)
     except Exception as error:
         where = recorder.path[-1] or type(model).__name__
-        raise UsageError(
-            f"the PyTorch model cannot be called on images {tuple(images.shape)}: "
-            f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:300]}"
-        ) from None
-    for output in tensors_in(outputs):
-        number = recorder.number_of(output)
-        if number is None:
-            raise UsageError(
-                "an output of the PyTorch model does not come of its images: "
-                f"{tuple(output.shape)}"
-            )
-        recorder.graph.outputs.append(number)
-    if not recorder.graph.outputs:
-        raise UsageError(
-            f"the PyTorch model returns no tensor but {type(outputs).__name__}"
-        )
-    finish(recorder.graph)
-    return recorder.graph
+        raise uncallable("PyTorch", images, where, error) from None
+    return finish(recorder, "PyTorch", outputs, tensors_in(outputs))
