@@ -78,6 +78,7 @@ def torch_as(
     modules = [
         (m, m.training, dict(m.named_buffers(recurse=False))) for m in model.modules()
     ]
+    attributes = [(m, _attributes(m)) for m in model.modules()]
     try:
         target = select_torch_device(device)
         for parameter, data, _ in parameters:
@@ -97,3 +98,20 @@ def torch_as(
             module.training = training
             for name, buffer in buffers.items():
                 setattr(module, name, buffer)
+        for module, saved in attributes:  # what `forward` may have set
+            for name, (kept, content) in saved.items():
+                vars(module)[name] = kept
+                if content is not None:
+                    kept.clear()
+                    kept.update(content)
+            for name in set(vars(module)) - set(saved):
+                del vars(module)[name]
+
+
+def _attributes(module: torch.nn.Module) -> dict[str, tuple]:
+    """Returns a module's attributes, and what its dictionaries of tensors hold."""
+    held = ("_parameters", "_buffers", "_modules")
+    return {
+        name: (value, dict(value) if name in held else None)
+        for name, value in vars(module).items()
+    }

@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ class Styles(nn.Module):
 
 def functional_twin():
     """Returns the same in Keras: functional, other names, another order."""
+    keras.utils.set_random_seed(0)
     images = keras.Input((16, 18, 3))
     x = layers.Conv2D(4, 3, 2, "same", activation="relu", name="entry")(images)
     b = layers.Conv2D(4, 3, padding="same", activation="relu", name="wide")(x)
@@ -138,6 +140,136 @@ def test_a_weight_without_a_partner_stops_the_copy():
             layers.Conv2D(4, 3)))  # fmt: skip
     with pytest.raises(TypeError, match="one model must be"):
         parity.copy_aligned(model, model)
+
+
+class Written(nn.Module):
+    """A module of a function, with weights of its own."""
+
+    def __init__(self, function, **weights):
+        super().__init__()
+        self.function = function
+        for name, tensor in weights.items():
+            setattr(self, name, nn.Parameter(tensor))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def gated(x):
+    first, second = ops.split(x, 2, -1)
+    return first * ops.sigmoid(second)
+
+
+def gated_twin(module, x):
+    first, second = x.chunk(2, 1)
+    return first * torch.sigmoid(second)
+
+
+EQUAL = {
+    "chunk": ([layers.Lambda(gated)], [Written(gated_twin)]),
+    "instance norm": (
+        [layers.GroupNormalization(groups=-1, epsilon=1e-5)],
+        [nn.InstanceNorm2d(8, affine=True)],
+    ),
+    "masked fill": (
+        [layers.Lambda(lambda x: ops.maximum(x, 0.1))],
+        [Written(lambda m, x: x.masked_fill(x < 0.1, 0.1))],
+    ),
+    "addmm": (
+        [layers.GlobalAveragePooling2D(), layers.Dense(5)],
+        [
+            Written(
+                lambda m, x: torch.addmm(m.b, x.mean((2, 3)), m.w.t()),
+                w=torch.randn(5, 8, generator=torch.Generator().manual_seed(0)),
+                b=torch.zeros(5),
+            )
+        ],
+    ),
+    "matmul": (
+        [layers.GlobalAveragePooling2D(), layers.Dense(5)],
+        [
+            Written(
+                lambda m, x: x.mean((2, 3)) @ m.w + m.b,
+                w=torch.randn(8, 5, generator=torch.Generator().manual_seed(0)),
+                b=torch.zeros(5),
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_what_is_written_otherwise_is_not_accused(name):
+    ours, theirs = EQUAL[name]
+    model = sequential(layers.Conv2D(8, 3), *ours)
+    diagnosis = parity.diagnose(
+        model, nn.Sequential(nn.Conv2d(3, 8, 3), *theirs).eval()
+    )
+    assert diagnosis.verdict == "equal", diagnosis
+
+
+def test_equal_branches_in_another_order_are_not_accused():
+    images = keras.Input((9, 8, 3))
+    first, second = layers.Conv2D(6, 3, name="p"), layers.Conv2D(6, 3, name="q")
+    model = keras.Model(images, layers.Add()([first(images), second(images)]))
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.u, self.v = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 6, 3)
+
+        def forward(self, x):
+            u, v = self.u(x), self.v(x)
+            return v + u
+
+    twin = Turned().eval()
+    for module, layer in ((twin.u, first), (twin.v, second)):
+        kernel = np.array(layer.kernel).transpose(3, 2, 0, 1)
+        module.weight.data = torch.from_numpy(kernel.copy())
+        module.bias.data.zero_()
+    diagnosis = parity.diagnose(model, twin, weights="as_is")
+    assert diagnosis.verdict == "equal", diagnosis
+    assert any("left out" in note for note in diagnosis.notes)
+
+
+def test_one_module_for_two_layers_is_found():
+    model = sequential(
+        layers.Conv2D(3, 3, padding="same"), layers.Conv2D(3, 3, padding="same")
+    )
+    shared = nn.Conv2d(3, 3, 3, padding=1)
+    diagnosis = parity.diagnose(model, nn.Sequential(shared, shared))
+    assert set(causes(diagnosis)) == {"weights.different"}
+    assert "for both" in diagnosis.findings[0].values["torch"]
+
+
+def test_one_weight_of_keras_is_not_given_two_values():
+    images = keras.Input((9, 8, 3))
+    shared = layers.Conv2D(3, 3, padding="same")
+    model = keras.Model(images, shared(ops.relu(shared(images))))
+    twin = nn.Sequential(
+        nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1)
+    )
+    before = np.array(shared.kernel)
+    with pytest.raises(parity.WeightMismatch, match="one weight in Keras and several"):
+        parity.copy_aligned(twin, model)
+    assert np.array_equal(before, np.array(shared.kernel))
+
+
+def test_what_forward_sets_is_put_back():
+    class Lazy(nn.Conv2d):
+        offset = None
+
+        def forward(self, x):
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.offset is None:
+                self.offset = torch.zeros((), dtype=x.dtype)
+            return super().forward(x) + self.offset
+
+    twin = Lazy(3, 4, 3)
+    twin.offset = None
+    assert parity.diagnose(sequential(layers.Conv2D(4, 3)), twin).verdict == "equal"
+    assert twin.offset is None
+    assert not hasattr(twin, "calls")
 
 
 def test_a_model_in_training_mode_is_told_so():
@@ -286,6 +418,9 @@ def test_a_model_that_fails_half_way_is_left_as_it_was(side):
         ({"weights": "copied"}, "unknown weights 'copied'; did you mean copy"),
         ({"images": np.zeros((1, 9, 8))}, r"images of shape \(1, 9, 8\) do not fit"),
         ({"images": np.zeros((1, 9, 8, 4))}, "do not fit model"),
+        ({"images": "abc"}, "images must be numbers"),
+        ({"images": np.zeros((0, 9, 8, 3))}, "are none: they show nothing"),
+        ({"images": np.full((1, 9, 8, 3), np.nan)}, "hold NaN or infinity"),
         (
             {"images": (np.zeros((2, 9, 8, 3)), np.zeros((1, 3, 9, 8)))},
             "2 images for Keras and 1 for PyTorch",
@@ -304,6 +439,14 @@ def test_what_is_no_model_is_refused():
         parity.diagnose(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3))
     with pytest.raises(UsageError, match=r"second model must be a torch\.nn\.Module"):
         parity.diagnose(sequential(layers.Conv2D(4, 3)), np.zeros(3))
+
+
+def test_a_scripted_module_is_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scripting is deprecated
+        twin = torch.jit.script(nn.Conv2d(3, 4, 3))
+    with pytest.raises(UsageError, match="give the module itself"):
+        parity.diagnose(sequential(layers.Conv2D(4, 3)), twin)
 
 
 def test_models_of_other_numbers_of_outputs_are_refused():

@@ -19,7 +19,7 @@ from parity.device.networks import network_job, step_job
 from parity.device.page import page
 from parity.device.parts import PARTS, Job, Sides, attempt_job
 from parity.device.side import NotRun
-from parity.spec import cli
+from parity.spec import cli, files
 from parity.spec.errors import UsageError
 
 UNITS = {"float64": 2.0**-53} | inputs.UNITS
@@ -79,8 +79,10 @@ class FakeSides(Sides):
         tensors = self.results(("torch", "cpu"), "float64", name, steps)
         return {x: dict.fromkeys(tensors, 3 * UNITS[x]) for x in dtypes}
 
-    def accuracy(self, place, dtype, **_):
-        return {"accuracy": 0.97, "weights": "initial.safetensors"}
+    def accuracy(self, place, dtype, folder, **_):
+        path = Path(f"{folder}.safetensors")
+        files.save_weights(path, {"w": np.ones(3, np.float32)}, {"model": "none"})
+        return {"accuracy": 0.97, "weights": str(path)}
 
     def speed(self, place, dtype, **_):
         return {"images per second": 12345.6}

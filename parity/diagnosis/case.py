@@ -25,6 +25,8 @@ class Case:
     torch_images: Tensor | None
     copied: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unplaced: set[int] = field(default_factory=set)
+    shared: list[tuple[Step, Step, str, str, str]] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -149,8 +151,13 @@ def _by_name(case: Case, model: torch.nn.Module) -> dict[str, Tensor]:
 
 def _copy(case: Case, named: dict[str, Tensor]) -> None:
     """Gives PyTorch's steps the weights of their partners in Keras."""
+    given: dict[str, tuple[str, Tensor]] = {}
     for k, t in case.pairs:
-        if k.kind != t.kind:
+        if k.kind != t.kind or k.kind == "opaque":
+            names = [*k.weights.values(), *t.weights.values()]
+            if names and not set(names) & set(named):
+                case.notes.append(f"{', '.join(names)} could not be placed")
+                case.unplaced.add(id(t))
             continue
         placed = []
         for name in operations.TENSORS.get(k.kind, ()):
@@ -169,6 +176,9 @@ def _copy(case: Case, named: dict[str, Tensor]) -> None:
                     f"{tuple(theirs.shape)} and was not copied"
                 )
                 continue
+            before = given.setdefault(other, (own, ours))[1]
+            if before.shape == ours.shape and not torch.equal(before, ours):
+                case.shared.append((k, t, own, given[other][0], other))
             t.parameters[name] = ours
             placed.append((own, other))
         case.copied[id(t)] = tuple(placed)

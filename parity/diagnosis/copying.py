@@ -55,14 +55,28 @@ def copy_aligned(
     case = record(keras_model, torch_model, images, None, "as_is")
     found = _named_pairs(case, keras_model, torch_model, True)
     _check(found, keras_model, torch_model)
+    arrays = {} if to_torch else _for_keras(found)
     with torch.no_grad():
         for _, _, pair in found:
             if to_torch:
                 array = pair.to_torch(pair.variable.numpy())
                 pair.parameter.copy_(torch.from_numpy(np.array(array)))
             else:
-                pair.variable.assign(_to_keras(pair))
+                pair.variable.assign(arrays[id(pair.variable)])
     return [(ours, theirs) for ours, theirs, _ in found]
+
+
+def _for_keras(found: list) -> dict[int, np.ndarray]:
+    """Returns what each of Keras's variables is given, if that is one tensor."""
+    arrays: dict[int, np.ndarray] = {}
+    for name, other, pair in found:
+        array = _to_keras(pair)
+        if not np.array_equal(arrays.setdefault(id(pair.variable), array), array):
+            raise WeightMismatch(
+                f"{name} is one weight in Keras and several in PyTorch, which differ: "
+                f"{other} is one of them"
+            )
+    return arrays
 
 
 def _to_keras(pair: Pair) -> np.ndarray:

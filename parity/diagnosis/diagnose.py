@@ -82,6 +82,11 @@ def _check_models(keras_model: object, torch_model: object) -> None:
         raise UsageError(
             f"the first model must be a keras.Model, not {type(keras_model).__name__}"
         )
+    if isinstance(torch_model, torch.jit.ScriptModule):
+        raise UsageError(
+            "the PyTorch model is scripted, and what it does cannot be heard: give the "
+            "module itself"
+        )
     if not isinstance(torch_model, torch.nn.Module):
         raise UsageError(
             "the second model must be a torch.nn.Module, not "
@@ -94,10 +99,10 @@ def _images(model: keras.Model, images: Images | None) -> tuple:
     theirs = None
     if isinstance(images, tuple | list) and len(images) == 2:
         images, theirs = images
-        theirs = np.asarray(theirs, np.float64)
+        theirs = _numbers(theirs)
     if images is None:
         images = probe.images(input_shape(model))
-    images = np.asarray(images, np.float64)
+    images = _numbers(images)
     shape = input_shape(model)
     if images.ndim != len(shape) or any(
         wanted not in (None, size)
@@ -115,6 +120,19 @@ def _images(model: keras.Model, images: Images | None) -> tuple:
     return images, theirs
 
 
+def _numbers(images: object) -> np.ndarray:
+    try:
+        array = np.asarray(images, np.float64)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"images must be numbers (N, H, W, C), not {type(images).__name__}"
+        ) from None
+    if not array.size or not np.isfinite(array).all():
+        what = "are none" if not array.size else "hold NaN or infinity"
+        raise UsageError(f"images of shape {array.shape} {what}: they show nothing")
+    return array
+
+
 def _forward(case: Case, level: str, weights: str) -> Diagnosis:
     context = {"keras": case.keras, "torch": case.torch}
     located = Locator(case.keras, case.torch, case.pairs).locate(case.torch_images)
@@ -124,6 +142,8 @@ def _forward(case: Case, level: str, weights: str) -> Diagnosis:
             if _rounds_alike(explanation):
                 rounding = True
                 continue
+            if id(culprit.torch_step) in case.unplaced:
+                _say_unplaced(explanation)
             findings.append(_finding(explanation, culprit.at_input))
     findings = _merge_strides(findings, case)
     images = case.torch_images
@@ -134,6 +154,7 @@ def _forward(case: Case, level: str, weights: str) -> Diagnosis:
         error_between(free[theirs], case.keras.values[ours])
         for ours, theirs in zip(case.keras.outputs, case.torch.outputs, strict=True)
     )
+    findings = _without_structure(findings, error, case) + _shared(case)
     if findings or (error > TOLERANCE and not is_rounding(error)):
         verdict = "different"
     else:
@@ -150,6 +171,49 @@ def _forward(case: Case, level: str, weights: str) -> Diagnosis:
         tuple(case.notes),
         tuple(located.culprits),
     )
+
+
+# Causes in how a network is built, which the outputs would show.
+STRUCTURE = {
+    "operation.different", "reshape.order", "merge.kind", "merge.order", "unexplained",
+    "softmax.axis", "weights.wrong_layer", "shortcut.missing", "layer.missing",
+    "activation.missing", "scale.missing", "softmax.missing", "pad.missing",
+    "bn.missing", "activation.kind",
+}  # fmt: skip
+
+
+def _without_structure(findings: list[Finding], error: float, case: Case) -> list:
+    """Drops findings of structure where the outputs agree: the alignment erred."""
+    if not is_rounding(error):
+        return findings
+    kept = [finding for finding in findings if finding.cause not in STRUCTURE]
+    if len(kept) < len(findings):
+        case.notes.append(
+            f"{len(findings) - len(kept)} places where the two sides' steps do not "
+            "agree are left out, since the outputs do"
+        )
+    return kept
+
+
+def _say_unplaced(explanation: Explanation) -> None:
+    """Says of a step that computes with other weights that they were not copied."""
+    explanation.ties = (explanation.cause, *explanation.ties)
+    explanation.cause, explanation.after = "weights.not_copied", None
+    explanation.values = {"keras": "its own", "torch": "others, which have no place"}
+
+
+def _shared(case: Case) -> list[Finding]:
+    """Returns the weights that are one on PyTorch's side and several on Keras's."""
+    found = []
+    for k, t, own, first, other in case.shared:
+        values = {"keras": f"{first} and {own}", "torch": f"{other} for both"}
+        fix, keras_fix = fixes("weights.different", *values.values())
+        finding = Finding(
+            "weights.different", k.name, t.name, 1.0, None, fix, keras_fix,
+            "forward", values, ("weights.wrong_layer",),
+        )  # fmt: skip
+        found.append(finding)
+    return found
 
 
 def _unexplained(error: float) -> Finding:

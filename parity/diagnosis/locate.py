@@ -36,7 +36,9 @@ class Culprit:
         found: PyTorch's value in its place.
         only_keras: with "before", the steps between that only Keras has.
         only_torch: likewise.
-        base: with "before", the value that both sides' steps between begin with.
+        base: with "before", the value that Keras's steps between begin with.
+        at_input: whether that is the images.
+        without: with "before", PyTorch's value without its own steps between.
     """
 
     keras_step: Step | None
@@ -50,6 +52,7 @@ class Culprit:
     only_torch: list[Step] = field(default_factory=list)
     base: list[Tensor] = field(default_factory=list)
     at_input: bool = False
+    without: Tensor | None = None
 
 
 @dataclass
@@ -304,6 +307,7 @@ class Locator:
             only_torch,
             base,
             at_input,
+            self.values.get(first[0]) if only_torch and len(first) == 1 else None,
         )
 
     def _base(self, number: int, steps: list[Step]) -> list[Tensor]:

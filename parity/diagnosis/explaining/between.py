@@ -11,9 +11,9 @@ from parity.diagnosis.explaining.explanation import (
 from parity.diagnosis.explaining.images import explain_images, explain_transform
 from parity.diagnosis.explaining.pair import cause_of_recovered
 from parity.diagnosis.explaining.recover import recover
-from parity.diagnosis.locate import Culprit
+from parity.diagnosis.locate import TOLERANCE, Culprit, error_between
 from parity.diagnosis.recording import operations
-from parity.diagnosis.recording.graph import Step
+from parity.diagnosis.recording.graph import Step, Tensor
 
 MISSING = {
     "activation": "activation.missing",
@@ -88,8 +88,39 @@ def _one_sided(culprit, steps: list[Step], side: str, context) -> list[Explanati
         other = context["torch" if side == "keras" else "keras"]
         partner = _step_before(culprit, other, side)
         where["torch_step" if side == "keras" else "keras_step"] = partner
-        found.append(Explanation(cause, culprit.error, 0.0, values, ties, **where))
+        after = _after(culprit, side)
+        found.append(Explanation(cause, culprit.error, after, values, ties, **where))
     return found
+
+
+def _after(culprit: Culprit, side: str) -> float | None:
+    """Returns the error with the other side's steps added, or without one's own.
+
+    None where that cannot be run, or does not take the error away.
+    """
+    if side == "torch":
+        value = culprit.without
+    else:
+        value = _run_all(culprit.only_keras, culprit.base)
+    after = None if value is None else error_between(value, culprit.output)
+    return after if after is not None and after <= TOLERANCE else None
+
+
+def _run_all(steps: list[Step], base: list) -> Tensor | None:
+    """Returns what Keras's steps make of the values that they begin with."""
+    known = all(step.kind in operations.KINDS for step in steps)
+    inner = {step.output for step in steps}
+    outside = [n for step in steps for n in step.inputs if n not in inner]
+    if not known or len(outside) != len(base):
+        return None
+    values = dict(zip(outside, base, strict=True))
+    for step in steps:
+        given = [
+            values[number].reshape(shape)
+            for number, shape in zip(step.inputs, step.shapes, strict=True)
+        ]
+        values[step.output] = operations.run(step.kind, step.parameters, given)
+    return values[steps[-1].output]
 
 
 def _twice(graph, step: Step) -> bool:
@@ -153,4 +184,4 @@ def _between_both(culprit: Culprit, context: dict) -> list[Explanation]:
         if kinds <= {"activation", "softmax", "scale", "opaque"}
         else ("operation.different")
     )
-    return [Explanation(cause, culprit.error, 0.0, values, (), ours[-1], theirs[-1])]
+    return [Explanation(cause, culprit.error, None, values, (), ours[-1], theirs[-1])]

@@ -202,7 +202,7 @@ def _name(culprit, changed, before, after, ties, context) -> list[Explanation]:
         values = values_of(k.parameters["training"], t.parameters["training"])
         return [Explanation("bn.training_mode", before, after, values, ties)]
     tensors = [n for n in changed if n in operations.TENSORS.get(k.kind, ())]
-    if "groups" in changed:
+    if "groups" in changed and k.kind != "group_norm":
         values = values_of(k.parameters["groups"], t.parameters["groups"])
         return [Explanation("conv.groups", before, after, values, ties)]
     ours, theirs = k.parameters.get("weight"), t.parameters.get("weight")

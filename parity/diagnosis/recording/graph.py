@@ -9,6 +9,7 @@ in `operations.py`.
 
 import itertools
 import math
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -342,9 +343,10 @@ def finish(recorder: Recorder, side: str, outputs: object, tensors: tuple) -> Gr
 
 def uncallable(side: str, images: object, where: str, error: Exception) -> UsageError:
     """Returns the error for a model that cannot be called on images."""
+    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
     return UsageError(
-        f"the {side} model cannot be called on images {tuple(images.shape)}: "
-        f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:300]}"
+        f"the {side} model cannot be called on images {tuple(images.shape)} in "
+        f"float64: {type(error).__name__} in {where}: {said[:300]}"
     )
 
 

@@ -48,7 +48,9 @@ class _TorchRecorder(Recorder):
         self.path = [""]
         self.modules = dict(model.named_modules())
         self.leaves = {
-            path for path, module in self.modules.items() if not list(module.children())
+            path
+            for path, module in self.modules.items()
+            if {name for name, _ in module.named_children()} <= {"parametrizations"}
         }
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self.constants[id(tensor)] = name
@@ -153,7 +155,8 @@ class _TorchRecorder(Recorder):
             other = reference()
             if other is None or other is array:
                 continue
-            if other.shape == array.shape and other.stride() == array.stride():
+            same = other.shape == array.shape and other.stride() == array.stride()
+            if same and other.data_ptr() == array.data_ptr():
                 Recorder.keep(self, other, number)
         return number
 
@@ -175,8 +178,10 @@ class _TorchRecorder(Recorder):
                 for place, value, v, shape in zip(
                     places, values, views, shapes, strict=True
                 ):
-                    given[place] = v.array(value).reshape(shape).clone()
-                result = function(*_filled(args, given), **_filled(kwargs, given))
+                    array = v.array(value).reshape(shape).clone()
+                    given[place] = array.to(originals[place].dtype)
+                again, named = _filled((args, kwargs), given)
+                result = function(*again, **named)
                 found = tensors_in(result) or (given[0],)
                 return view.value(found[index].double())
 

@@ -141,6 +141,22 @@ def _read_linear(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     return _dense_of(recorder, number, view, weight, a["bias"], a["input"].dim())
 
 
+def _read_product(recorder: Recorder, name: str, args: tuple, kwargs: dict):
+    """Reads x @ W, and b + x @ W, for a dense layer."""
+    bias, (x, weight) = (args[0], args[1:3]) if name == "addmm" else (None, args[:2])
+    number = recorder.number_of(x)
+    if kwargs or number is None or recorder.number_of(weight) is not None:
+        raise Unknown
+    if weight.dim() != 2 or (bias is not None and bias.dim() != 1):
+        raise Unknown
+    turned = weight.t()
+    recorder.constants[id(turned)] = recorder.constants.get(id(weight))
+    recorder.alive.append(turned)
+    return _dense_of(
+        recorder, number, recorder.graph.views[number], turned, bias, x.dim()
+    )
+
+
 def _dense_of(recorder, number, view, weight, bias, rank):
     """Returns a dense step on a flattened map or on the last axis of a map."""
     if view.flattened_order:
@@ -493,6 +509,8 @@ def _read_merge(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 READERS = {
+    "matmul": _read_product, "__matmul__": _read_product, "mm": _read_product,
+    "addmm": _read_product,
     "__getitem__": _read_crop,
     "conv2d": _read_conv, "conv_transpose2d": _read_conv_transpose,
     "linear": _read_linear, "batch_norm": _read_batch_norm,
