@@ -229,7 +229,27 @@ def test_equal_branches_in_another_order_are_not_accused():
         module.bias.data.zero_()
     diagnosis = parity.diagnose(model, twin, weights="as_is")
     assert diagnosis.verdict == "equal", diagnosis
-    assert any("left out" in note for note in diagnosis.notes)
+    assert diagnosis.notes == ()
+
+
+def test_a_probe_decides_between_branches_that_nothing_tells_apart():
+    images = keras.Input((9, 8, 3))
+    first, second = layers.Conv2D(6, 3, name="p"), layers.Conv2D(6, 3, name="q")
+    model = keras.Model(images, layers.Subtract()([first(images), second(images)]))
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.u, self.v = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 6, 3)
+
+        def forward(self, x):
+            u, v = self.u(x), self.v(x)
+            return -v + u
+
+    diagnosis = parity.diagnose(model, Turned().eval())
+    assert diagnosis.verdict == "equal", diagnosis
+    partners = {match.keras_name: match.torch_name for match in diagnosis.alignment}
+    assert (partners["p"], partners["q"]) == ("u", "v")
 
 
 def test_one_module_for_two_layers_is_found():

@@ -6,6 +6,7 @@ steps are then aligned as two texts are, with the least cost.
 """
 
 import math
+from collections.abc import Callable
 
 from parity.diagnosis.recording.graph import Graph, Step, same_size
 from parity.diagnosis.recording.operations import TENSORS
@@ -24,51 +25,56 @@ SHAPE, WEIGHT_SHAPE, WEIGHT_VALUES, NAME, PARAMETERS = 2.0, 3.0, 6.0, 2.0, 0.5
 GAP, WEIGHTED_GAP = 1.0, 2.5
 
 
-def align(keras_graph: Graph, torch_graph: Graph) -> list[tuple[Step, Step]]:
-    """Returns the pairs of partners, in an order in which both can be run."""
-    names = _names(keras_graph) & _names(torch_graph)
-    ours, theirs = walk(keras_graph, names), walk(torch_graph, names)
+def align(
+    keras_graph: Graph, torch_graph: Graph, turned: frozenset[int] = frozenset()
+) -> list[tuple[Step, Step]]:
+    """Returns the pairs of partners, in an order in which both can be run.
+
+    Args:
+        keras_graph: simplified.
+        torch_graph: likewise.
+        turned: the places of `ties` whose equal branches are taken the other way round.
+    """
+    names = shared_names(keras_graph, torch_graph)
+    ours, theirs = walk(keras_graph, names), walk(torch_graph, names, turned)
     gains = [[_gain(k, t, keras_graph, torch_graph) for t in theirs] for k in ours]
     return _best(ours, theirs, gains)
 
 
-def _names(graph: Graph) -> set[str]:
-    return {step.name for step in graph.steps if step.is_layer}
+def shared_names(keras_graph: Graph, torch_graph: Graph) -> set[str]:
+    """Returns the names that layers of both sides have."""
+    ours, theirs = (
+        {step.name for step in graph.steps if step.is_layer}
+        for graph in (keras_graph, torch_graph)
+    )
+    return ours & theirs
 
 
-def walk(graph: Graph, names: set[str]) -> list[Step]:
+def ties(graph: Graph, names: set[str]) -> list[int]:
+    """Returns the values that are made of branches which nothing tells apart."""
+    key = _keys(graph, names)
+    return [
+        step.output
+        for step in graph.steps
+        if len(step.inputs) > 1
+        and len({key(number) for number in step.inputs}) < len(set(step.inputs))
+    ]
+
+
+def walk(
+    graph: Graph, names: set[str], turned: frozenset[int] = frozenset()
+) -> list[Step]:
     """Returns a graph's steps, inputs before what uses them, deeper branches first.
 
     Args:
         graph: of either side.
         names: those of layers that both sides know; they decide between equal branches.
+        turned: the values whose equal branches are taken the other way round.
     """
     producers = graph.producers()
-    depths: dict[int, tuple] = {}
-    for step in graph.steps:
-        before = max(
-            (depths.get(n, (0, 0, ())) for n in step.inputs), default=(0, 0, ())
-        )
-        weight = step.parameters.get("weight")
-        shape = tuple(weight.shape) if weight is not None else ()
-        heavy = step.kind in WEIGHTED
-        depths[step.output] = (
-            before[0] + heavy,
-            before[1] + 1,
-            (*before[2][-8:], shape),
-        )
-    first_names: dict[int, str] = {}
-    for step in graph.steps:
-        inherited = next((first_names[n] for n in step.inputs if n in first_names), "")
-        shared = step.name if step.name in names and step.kind in WEIGHTED else ""
-        first_names[step.output] = shared or inherited
+    key = _keys(graph, names)
     found: list[Step] = []
     seen: set[int] = set()
-
-    def depth(number: int) -> tuple:
-        heavy, _, shapes = depths.get(number, (0, 0, ()))
-        return (-heavy, str(shapes), first_names.get(number, ""))
-
     # Without recursion, since networks are deeper than Python's stack.
     stack = [(number, False) for number in reversed(graph.outputs)]
     while stack:
@@ -81,9 +87,34 @@ def walk(graph: Graph, names: set[str]) -> list[Step]:
             continue
         seen.add(number)
         stack.append((number, True))
-        children = sorted(step.inputs, key=depth)
-        stack += [(child, False) for child in reversed(children)]
+        inputs = step.inputs[::-1] if number in turned else step.inputs
+        stack += [(child, False) for child in reversed(sorted(inputs, key=key))]
     return found
+
+
+def _keys(graph: Graph, names: set[str]) -> Callable[[int], tuple]:
+    """Returns what branches are ordered by: depth, shapes of weights, names."""
+    depths: dict[int, tuple] = {}
+    for step in graph.steps:
+        before = max(
+            (depths.get(n, (0, 0, ())) for n in step.inputs), default=(0, 0, ())
+        )
+        weight = step.parameters.get("weight")
+        shape = tuple(weight.shape) if weight is not None else ()
+        heavy = step.kind in WEIGHTED
+        shapes = (*before[2][-8:], shape) if shape else before[2]
+        depths[step.output] = (before[0] + heavy, before[1] + 1, shapes)
+    first_names: dict[int, str] = {}
+    for step in graph.steps:
+        inherited = next((first_names[n] for n in step.inputs if n in first_names), "")
+        shared = step.name if step.name in names and step.kind in WEIGHTED else ""
+        first_names[step.output] = shared or inherited
+
+    def key(number: int) -> tuple:
+        heavy, _, shapes = depths.get(number, (0, 0, ()))
+        return (-heavy, str(shapes), first_names.get(number, ""))
+
+    return key
 
 
 def _gain(k: Step, t: Step, keras_graph: Graph, torch_graph: Graph) -> float:

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity.frameworks import keras, torch
-from parity.diagnosis.alignment import align
+from parity.diagnosis.alignment import align, shared_names, ties
+from parity.diagnosis.locate import Locator
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import simplify
 from parity.precision import keras_as, torch_as
 from parity.spec.errors import UsageError
+
+# Pairs of equal branches of which both ways are tried.
+PROBES = 8
 
 
 @dataclass
@@ -67,16 +71,42 @@ def record(
             f"the Keras model returns {len(ours.outputs)} tensors and the PyTorch "
             f"model {len(theirs.outputs)}"
         )
-    case = Case(ours, theirs, align(ours, theirs), None)
+    own_images = None if torch_images is None else tensor
+    case = Case(ours, theirs, align(ours, theirs), own_images)
+    named = {}
     if weights == "copy":
         named = _by_name(case, torch_model)
         if named:
             theirs = _record_torch(torch_model, tensor, named)
-            case = Case(ours, theirs, align(ours, theirs), None)
-        _copy(case, named)
-    if torch_images is not None:
-        case.torch_images = tensor
-    return case
+            case = Case(ours, theirs, align(ours, theirs), own_images)
+    return _probed(case, named, weights)
+
+
+def _probed(case: Case, named: dict[str, Tensor], weights: str) -> Case:
+    """Returns the case, with equal branches paired as fewer steps differ.
+
+    Where nothing tells two branches apart, both ways are tried.
+    """
+    own = {id(step): dict(step.parameters) for step in case.torch.steps}
+
+    def aligned(turned: frozenset[int]) -> tuple[Case, int]:
+        for step in case.torch.steps:
+            step.parameters = dict(own[id(step)])
+        pairs = align(case.keras, case.torch, turned)
+        other = Case(case.keras, case.torch, pairs, case.torch_images)
+        if weights == "copy":
+            _copy(other, named)
+        located = Locator(other.keras, other.torch, pairs).locate(other.torch_images)
+        return other, len(located.culprits)
+
+    turned: frozenset[int] = frozenset()
+    _, least = aligned(turned)
+    names = shared_names(case.keras, case.torch)
+    for place in ties(case.torch, names)[:PROBES] if least else ():
+        _, count = aligned(turned | {place})
+        if count < least:
+            turned, least = turned | {place}, count
+    return aligned(turned)[0]
 
 
 def _record_torch(

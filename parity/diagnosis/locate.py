@@ -229,8 +229,6 @@ class Locator:
         for step in steps:
             made = theirs[step.output]
             for number, wanted in ours.items():
-                if step is t and number == k.output:
-                    continue
                 error = error_between(made, wanted)
                 # Weights that were multiplied out were rounded to float32.
                 if error <= TOLERANCE or (is_rounding(error) and plain > 1e3 * error):
