@@ -35,7 +35,7 @@ class Case:
 
 @contextlib.contextmanager
 def untouched_state() -> Iterator[None]:
-    """Puts PyTorch's random state and threads' gradients back as they were."""
+    """Puts PyTorch's random state back as it was."""
     state = torch.random.get_rng_state()
     try:
         yield

@@ -10,7 +10,7 @@ from keras_impl.tracing import input_shape
 from parity import probe
 from parity.diagnosis.case import Case, record
 from parity.diagnosis.recording import keras_graph, operations
-from parity.diagnosis.recording.graph import Step, Tensor, View
+from parity.diagnosis.recording.graph import Step, Tensor
 from parity.diagnosis.training.trainings import Pair
 from parity.spec.errors import WeightMismatch
 from parity.spec.layouts import LISTED
@@ -155,21 +155,15 @@ def _to_torch(k: Step, t: Step, shape: tuple[int, ...], array: np.ndarray):
         depthwise = "Depthwise" in k.operation
         tensor = tensor.permute(*((2, 3, 0, 1) if depthwise else (3, 2, 0, 1)))
     elif tensor.dim() == 2 and k.kind in ("dense", "conv"):
-        tensor = reordered(tensor.T, k.view, to_value=True)
+        tensor = tensor.T
+        tensor = k.view.value(tensor) if _reorders(k, tensor) else tensor
     if k.kind == "dense":
-        tensor = reordered(tensor.reshape(len(tensor), -1), t.view, to_value=False)
+        tensor = tensor.reshape(len(tensor), -1)
+        tensor = t.view.array(tensor) if _reorders(t, tensor) else tensor
     return tensor.reshape(shape).contiguous().numpy()
 
 
-def reordered(weight: Tensor, view: View, to_value: bool) -> Tensor:
-    """Returns a dense weight with its inputs in another order of a flattened map."""
-    order = view.flattened_order if view else None
-    if not order or math.prod(view.pixels) != weight.shape[1]:
-        return weight
-    if to_value:
-        split = weight.reshape(len(weight), *(view.pixels[axis] for axis in order))
-        axes = [1 + order.index(axis) for axis in range(len(order))]
-    else:
-        split = weight.reshape(len(weight), *view.pixels)
-        axes = [1 + axis for axis in order]
-    return split.permute(0, *axes).reshape(weight.shape)
+def _reorders(step: Step, weight: Tensor) -> bool:
+    """Returns whether a dense step's framework orders a flattened map otherwise."""
+    view = step.view
+    return bool(view.flattened_order) and math.prod(view.pixels) == weight.shape[1]

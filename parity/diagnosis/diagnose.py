@@ -43,7 +43,7 @@ def diagnose(
     """Says where two models part, and proves each cause by removing it.
 
     Neither model is changed. PyTorch's is judged in the mode in which it is: one whose
-    `eval()` was forgotten is told so. Keras's is called with `training=False`.
+    `eval()` was forgotten is told so. Keras's is called without a flag for training.
 
     Args:
         keras_model: any built model on the TensorFlow backend with one input.

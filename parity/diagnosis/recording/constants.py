@@ -1,11 +1,43 @@
-"""Operations with a constant, which both sides' readers meet."""
+"""Operations with a constant or a weight, which both sides' readers meet."""
 
 from parity.frameworks import torch
-from parity.diagnosis.recording.graph import Recorder, Tensor
+from parity.diagnosis.recording.graph import Recorder, Tensor, View
 
 
 class Unknown(Exception):
     """An operation is called in a way that its reader does not know."""
+
+
+def dense(recorder: Recorder, number: int, weight: Tensor, bias: Tensor | None):
+    """Returns a dense step on a flattened map, or on the last axis of an array.
+
+    Args:
+        recorder: which knows the values.
+        number: of the input.
+        weight: (outputs, inputs), in the order in which the framework's array is.
+        bias: (outputs,), or None.
+    """
+    view = recorder.graph.views[number]
+    if view.flattened_order:  # a row of weights is as a flattened map
+        name = recorder.constants.get(id(weight))
+        weight = recorder.named(view.value(weight).contiguous(), name)
+    parameters = {"weight": weight, "bias": bias}
+    if len(view.axes) > 2:
+        parameters["axis"] = view.axes[-1]
+    return "dense", [number], parameters
+
+
+def spread(
+    recorder: Recorder, vector: Tensor | None, view: View, axes: list[int]
+) -> Tensor | None:
+    """Returns a parameter of some array axes shaped so that it fits the value's."""
+    if vector is None:
+        return None
+    shape = [1] * len(view.axes)
+    for axis, size in zip(sorted(axes), vector.shape, strict=True):
+        shape[axis] = size
+    name = recorder.constants.get(id(vector))
+    return recorder.named(view.value(vector.reshape(shape)).contiguous(), name)
 
 
 def scale_by_constant(recorder: Recorder, mode: str, first, second, numbers: list):
@@ -33,8 +65,7 @@ def scale_by_constant(recorder: Recorder, mode: str, first, second, numbers: lis
     weight = recorder.constants.get(id(constant))
     if weight:
         name = "shift" if mode in ("add", "subtract") else "scale"
-        recorder.constants[id(pair[name])] = weight
-        recorder.alive.append(pair[name])
+        recorder.named(pair[name], weight)
     return "scale", [number], pair
 
 

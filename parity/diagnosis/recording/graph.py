@@ -159,14 +159,6 @@ class Graph:
         """Returns the step that makes each value."""
         return {step.output: step for step in self.steps}
 
-    def consumers(self) -> dict[int, list[Step]]:
-        """Returns the steps that take each value."""
-        found: dict[int, list[Step]] = {number: [] for number in self.shapes}
-        for step in self.steps:
-            for number in step.inputs:
-                found[number].append(step)
-        return found
-
 
 class Recorder:
     """Builds a graph while a model runs; each side's recorder adds how it hears it.
@@ -273,6 +265,12 @@ class Recorder:
             )
         )
         return output
+
+    def named(self, tensor: Tensor, name: str | None) -> Tensor:
+        """Remembers the name of the weight that a tensor was made of."""
+        self.constants[id(tensor)] = name
+        self.alive.append(tensor)
+        return tensor
 
     def add_dropout(self, name: str, rate: float, number: int) -> None:
         """Notes a dropout that does nothing in this pass."""

@@ -155,12 +155,6 @@ class _KerasRecorder(Recorder):
             tensor = tensor.permute(*axes).contiguous()
         return self.named(tensor, name)
 
-    def named(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
-        """Remembers the name of the weight that a tensor was made of."""
-        self.constants[id(tensor)] = name
-        self.alive.append(tensor)
-        return tensor
-
     def run_layer(self, path: str, layer: keras.Layer, call, args, kwargs):
         """Runs a layer that is one step, and records it."""
         inputs = tensors_in((args, kwargs))
@@ -350,7 +344,7 @@ def record(
     arrays: dict[int, list[tf.Tensor]] | None = None,
     tape: tf.GradientTape | None = None,
 ) -> Graph:
-    """Returns the steps of a Keras model in inference mode.
+    """Returns the steps of a Keras model, called without a flag for training.
 
     Args:
         model: in float64.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from parity.frameworks import keras, torch
 from parity.diagnosis.recording import operations
+from parity.diagnosis.recording.constants import dense, spread
 from parity.diagnosis.recording.graph import View
 
 layers = keras.layers
@@ -206,25 +207,8 @@ def _conv_transpose(recorder, layer, numbers, kwargs, output):
 
 def _dense(recorder, layer, numbers, kwargs, output):
     weight = recorder.tensor(layer.kernel, (1, 0))
-    view = recorder.graph.views[numbers[0]]
-    parameters = {
-        "weight": logical_weight(recorder, weight, view),
-        "bias": _bias(recorder, layer),
-    }
-    if len(view.axes) > 2:
-        parameters["axis"] = view.axes[-1]
-    return _one("dense", parameters)
-
-
-def logical_weight(recorder, weight: Tensor, view: View) -> Tensor:
-    """Returns a dense layer's weight for the pixels of a flattened map in (C, H, W)."""
-    order = view.flattened_order
-    if not order:
-        return weight
-    split = weight.reshape(len(weight), *(view.pixels[axis] for axis in order))
-    back = [1 + order.index(axis) for axis in range(len(order))]
-    named = split.permute(0, *back).reshape(weight.shape).contiguous()
-    return recorder.named(named, recorder.constants.get(id(weight)))
+    kind, _, parameters = dense(recorder, numbers[0], weight, _bias(recorder, layer))
+    return _one(kind, parameters)
 
 
 def _batch_norm(recorder, layer, numbers, kwargs, output):
@@ -243,18 +227,6 @@ def _batch_norm(recorder, layer, numbers, kwargs, output):
     return _one("batch_norm", parameters)
 
 
-def spread(recorder, vector: Tensor | None, view: View, axes: list[int], rank: int):
-    """Returns a parameter of some array axes shaped so that it fits the value's."""
-    if vector is None:
-        return None
-    shape = [1] * rank
-    for axis, size in zip(sorted(axes), vector.shape, strict=True):
-        shape[axis] = size
-    whole = vector.reshape(shape)
-    value = whole.permute(*(view.axes.index(axis) for axis in range(rank)))
-    return recorder.named(value.contiguous(), recorder.constants.get(id(vector)))
-
-
 def _layer_norm(recorder, layer, numbers, kwargs, output):
     view = recorder.graph.views[numbers[0]]
     rank = len(recorder.graph.shapes[numbers[0]])
@@ -268,7 +240,7 @@ def _layer_norm(recorder, layer, numbers, kwargs, output):
     }
     for name, used in (("gamma", layer.scale), ("beta", layer.center)):
         vector = recorder.tensor(getattr(layer, name)) if used else None
-        parameters[name] = spread(recorder, vector, view, axes, rank)
+        parameters[name] = spread(recorder, vector, view, axes)
     return _one("layer_norm", parameters)
 
 

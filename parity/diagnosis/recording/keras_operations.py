@@ -5,8 +5,7 @@ import math
 import numpy as np
 
 from parity.diagnosis.recording import operations
-from parity.diagnosis.recording.constants import Unknown, scale_by_constant
-from parity.diagnosis.recording.keras_layers import logical_weight
+from parity.diagnosis.recording.constants import Unknown, dense, scale_by_constant
 
 ACTIVATIONS = {
     "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh",
@@ -99,12 +98,7 @@ def _product(recorder, kind, inputs, attributes, outputs):
     if any(attributes.get(name) for name in ("transpose_a", "transpose_b")):
         raise Unknown
     weight = recorder.tensor(inputs[1], (1, 0))
-    view = recorder.graph.views[number]
-    weight = logical_weight(recorder, weight, view)
-    parameters = {"weight": weight, "bias": None}
-    if len(view.axes) > 2:
-        parameters["axis"] = view.axes[-1]
-    return "dense", [number], parameters
+    return dense(recorder, number, weight, None)
 
 
 def _activation(recorder, kind, inputs, attributes, outputs):

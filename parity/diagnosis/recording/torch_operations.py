@@ -3,7 +3,12 @@
 import math
 
 from parity.diagnosis.recording import operations
-from parity.diagnosis.recording.constants import Unknown, scale_by_constant
+from parity.diagnosis.recording.constants import (
+    Unknown,
+    dense,
+    scale_by_constant,
+    spread,
+)
 from parity.diagnosis.recording.graph import Recorder, Tensor
 
 ACTIVATIONS = {
@@ -134,11 +139,9 @@ def _read_conv_transpose(recorder: Recorder, name: str, args: tuple, kwargs: dic
 def _read_linear(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     a = _bound("input weight bias", args, kwargs, bias=None)
     number = recorder.number_of(a["input"])
-    view = recorder.graph.views[number]
-    weight = a["weight"]
-    if recorder.number_of(weight) is not None:
+    if recorder.number_of(a["weight"]) is not None:
         raise Unknown
-    return _dense_of(recorder, number, view, weight, a["bias"], a["input"].dim())
+    return dense(recorder, number, a["weight"], a["bias"])
 
 
 def _read_product(recorder: Recorder, name: str, args: tuple, kwargs: dict):
@@ -149,28 +152,8 @@ def _read_product(recorder: Recorder, name: str, args: tuple, kwargs: dict):
         raise Unknown
     if weight.dim() != 2 or (bias is not None and bias.dim() != 1):
         raise Unknown
-    turned = weight.t()
-    recorder.constants[id(turned)] = recorder.constants.get(id(weight))
-    recorder.alive.append(turned)
-    return _dense_of(
-        recorder, number, recorder.graph.views[number], turned, bias, x.dim()
-    )
-
-
-def _dense_of(recorder, number, view, weight, bias, rank):
-    """Returns a dense step on a flattened map or on the last axis of a map."""
-    if view.flattened_order:
-        order, sizes = view.flattened_order, view.pixels
-        split = weight.reshape(weight.shape[0], *(sizes[axis] for axis in order))
-        back = [1 + order.index(axis) for axis in range(len(order))]
-        name = recorder.constants.get(id(weight))
-        weight = split.permute(0, *back).reshape(weight.shape).contiguous()
-        recorder.constants[id(weight)] = name
-        recorder.alive.append(weight)
-    parameters = {"weight": weight, "bias": bias}
-    if rank > 2:
-        parameters["axis"] = view.axes[-1]
-    return "dense", [number], parameters
+    turned = recorder.named(weight.t(), recorder.constants.get(id(weight)))
+    return dense(recorder, number, turned, bias)
 
 
 def _read_batch_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
@@ -208,24 +191,13 @@ def _read_layer_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     view = recorder.graph.views[number]
     if view.pixels:
         raise Unknown
-    count = len(a["normalized_shape"])
-    rank = a["input"].dim()
-    axes = tuple(sorted(view.axes[axis] for axis in range(rank - count, rank)))
+    rank = len(view.axes)
+    last = range(rank - len(a["normalized_shape"]), rank)
+    axes = tuple(sorted(view.axes[axis] for axis in last))
     parameters = {"epsilon": float(a["eps"]), "axes": axes}
     for key, value in (("gamma", a["weight"]), ("beta", a["bias"])):
-        parameters[key] = _spread(recorder, value, view, rank)
+        parameters[key] = spread(recorder, value, view, last)
     return "layer_norm", [number], parameters
-
-
-def _spread(recorder: Recorder, vector, view, rank: int):
-    """Returns a parameter of the last axes shaped so that it fits the value's."""
-    if vector is None:
-        return None
-    whole = vector.reshape(*[1] * (rank - vector.dim()), *vector.shape)
-    spread = whole.permute(*(view.axes.index(axis) for axis in range(rank)))
-    recorder.constants[id(spread)] = recorder.constants.get(id(vector))
-    recorder.alive.append(spread)
-    return spread
 
 
 def _read_group_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
