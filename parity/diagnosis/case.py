@@ -1,6 +1,7 @@
 """Both models' steps, aligned, with the weights copied that are to be."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from parity.frameworks import keras, torch
 from parity.diagnosis.alignment import align, shared_names, ties
-from parity.diagnosis.locate import Locator
+from parity.diagnosis.locate import Located, Locator, run_freely
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import simplify
@@ -21,16 +22,40 @@ PROBES = 8
 
 @dataclass
 class Case:
-    """Both sides' steps and how they belong together."""
+    """Both sides' steps and how they belong together.
+
+    Attributes:
+        keras: the steps of the one.
+        torch: the steps of the other.
+        pairs: the partners, in an order in which both can be run.
+        torch_images: those of PyTorch's own pipeline, if it has one.
+        copied: the names of the weights that each of PyTorch's steps was given.
+        notes: what could not be placed, a sentence each.
+        unplaced: the steps that compute with weights which could not be copied.
+        shared: weights that are one in PyTorch and several in Keras.
+    """
 
     keras: Graph
     torch: Graph
     pairs: list[tuple[Step, Step]]
-    torch_images: Tensor | None
+    torch_images: Tensor | None = None
     copied: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     unplaced: set[int] = field(default_factory=set)
     shared: list[tuple[Step, Step, str, str, str]] = field(default_factory=list)
+
+    @functools.cached_property
+    def located(self) -> Located:
+        """What the pass with the same inputs found."""
+        return Locator(self.keras, self.torch, self.pairs).locate(self.torch_images)
+
+    @functools.cached_property
+    def free(self) -> dict[int, Tensor | None]:
+        """Every value of PyTorch's side on its own images."""
+        images = self.torch_images
+        if images is None:
+            images = self.keras.values[self.keras.inputs[0]]
+        return run_freely(self.torch, images)
 
 
 @contextlib.contextmanager
@@ -89,24 +114,25 @@ def _probed(case: Case, named: dict[str, Tensor], weights: str) -> Case:
     """
     own = {id(step): dict(step.parameters) for step in case.torch.steps}
 
-    def aligned(turned: frozenset[int]) -> tuple[Case, int]:
+    def aligned(turned: frozenset[int]) -> Case:
         for step in case.torch.steps:
             step.parameters = dict(own[id(step)])
         pairs = align(case.keras, case.torch, turned)
         other = Case(case.keras, case.torch, pairs, case.torch_images)
         if weights == "copy":
             _copy(other, named)
-        located = Locator(other.keras, other.torch, pairs).locate(other.torch_images)
-        return other, len(located.culprits)
+        return other
 
     turned: frozenset[int] = frozenset()
-    _, least = aligned(turned)
+    best = last = aligned(turned)
     names = shared_names(case.keras, case.torch)
-    for place in ties(case.torch, names)[:PROBES] if least else ():
-        _, count = aligned(turned | {place})
-        if count < least:
-            turned, least = turned | {place}, count
-    return aligned(turned)[0]
+    places = ties(case.torch, names)[:PROBES]
+    for place in places if best.located.culprits else ():
+        last = aligned(turned | {place})
+        if len(last.located.culprits) < len(best.located.culprits):
+            best, turned = last, turned | {place}
+    # The steps are shared, and hold what the last one copied.
+    return best if best is last else aligned(turned)
 
 
 def _record_torch(

@@ -16,10 +16,8 @@ from parity.diagnosis.gradients import diagnose_levels
 from parity.diagnosis.locate import (
     TOLERANCE,
     Located,
-    Locator,
     error_between,
     is_rounding,
-    run_freely,
 )
 from parity.diagnosis.recording.graph import Step, Tensor, same_size
 from parity.diagnosis.recording.simplify import CLOSE_BY_KIND
@@ -135,7 +133,7 @@ def _numbers(images: object) -> np.ndarray:
 
 def _forward(case: Case, level: str, weights: str) -> Diagnosis:
     context = {"keras": case.keras, "torch": case.torch}
-    located = Locator(case.keras, case.torch, case.pairs).locate(case.torch_images)
+    located, free = case.located, case.free
     findings, rounding = [], located.rounding
     for culprit in located.culprits:
         for explanation in explain(culprit, context):
@@ -145,11 +143,7 @@ def _forward(case: Case, level: str, weights: str) -> Diagnosis:
             if id(culprit.torch_step) in case.unplaced:
                 _say_unplaced(explanation)
             findings.append(_finding(explanation, culprit.at_input))
-    findings = _merge_strides(findings, case)
-    images = case.torch_images
-    if images is None:
-        images = case.keras.values[case.keras.inputs[0]]
-    free = run_freely(case.torch, images)
+    findings = _merge_strides(findings)
     error = max(
         error_between(free[theirs], case.keras.values[ours])
         for ours, theirs in zip(case.keras.outputs, case.torch.outputs, strict=True)
@@ -166,7 +160,7 @@ def _forward(case: Case, level: str, weights: str) -> Diagnosis:
         level,
         weights,
         error,
-        tuple(_matches(case, located, free)),
+        tuple(_matches(case)),
         tuple(findings),
         tuple(case.notes),
         tuple(located.culprits),
@@ -257,7 +251,7 @@ def _finding(explanation: Explanation, at_input: bool) -> Finding:
     )
 
 
-def _merge_strides(findings: list[Finding], case: Case) -> list[Finding]:
+def _merge_strides(findings: list[Finding]) -> list[Finding]:
     """Takes two strides that were exchanged between two layers for one mistake."""
     strides = [f for f in findings if f.cause == "conv.stride"]
     for first in strides:
@@ -291,7 +285,8 @@ def _merge_strides(findings: list[Finding], case: Case) -> list[Finding]:
     return findings
 
 
-def _matches(case: Case, located: Located, free: dict) -> list[Match]:
+def _matches(case: Case) -> list[Match]:
+    located, free = case.located, case.free
     partner = {id(t): k for k, t in case.pairs}
     paired = {id(k) for k, _ in case.pairs}
     culprits = {id(c.torch_step) for c in located.culprits}

@@ -16,7 +16,7 @@ from parity.diagnosis.case import Case, untouched_state
 from parity.diagnosis.causes import fixes
 from parity.diagnosis.copying import parameter_pairs
 from parity.diagnosis.findings import Diagnosis, Finding
-from parity.diagnosis.locate import run, run_freely
+from parity.diagnosis.locate import run
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import difference, simplify
@@ -81,7 +81,8 @@ def diagnose_levels(
         findings += explain_loss(
             keras_loss,
             torch_loss,
-            *(_channels_last(x) for x in (outputs[0], _torch_outputs(case))),
+            _channels_last(outputs[0]),
+            _channels_last(case.torch.outputs_of(case.free)[0]),
             np.asarray(labels),
             keras_penalty=penalty(keras_model),
             torch_decays=_decays(torch_optimizer),
@@ -114,13 +115,6 @@ def diagnose_levels(
     return replace(
         diagnosis, verdict=verdict, findings=tuple(findings), notes=tuple(notes)
     )
-
-
-def _torch_outputs(case: Case) -> Tensor:
-    images = case.torch_images
-    if images is None:
-        images = case.keras.values[case.keras.inputs[0]]
-    return case.torch.outputs_of(run_freely(case.torch, images))[0]
 
 
 def _channels_last(value: Tensor) -> np.ndarray:

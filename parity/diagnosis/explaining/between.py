@@ -6,6 +6,7 @@ from parity.diagnosis.explaining.explanation import (
     not_finite,
     operation_of,
     shown,
+    try_step,
     values_of,
 )
 from parity.diagnosis.explaining.images import explain_images, explain_transform
@@ -46,13 +47,14 @@ def explain_before(culprit: Culprit, context: dict) -> list[Explanation]:
     only_keras, only_torch = culprit.only_keras, culprit.only_torch
     if k is not None and k.kind == "merge" and len(k.inputs) != len(t.inputs):
         values = values_of(len(k.inputs), len(t.inputs))
-        return [Explanation("shortcut.missing", culprit.error, 0.0, values)]
+        after = try_step(k.kind, k.parameters, culprit.inputs, culprit.output)
+        return [Explanation("shortcut.missing", culprit.error, after, values)]
     if culprit.at_input:
         found = explain_images(culprit)
         if found:
             return found
     if only_keras and only_torch:
-        return _between_both(culprit, context)
+        return _between_both(culprit)
     if only_keras or only_torch:
         side = "keras" if only_keras else "torch"
         return _one_sided(culprit, only_keras or only_torch, side, context)
@@ -66,7 +68,10 @@ def explain_before(culprit: Culprit, context: dict) -> list[Explanation]:
 
 def _one_sided(culprit, steps: list[Step], side: str, context) -> list[Explanation]:
     """Explains a value by steps that only one side takes."""
+    other = "torch" if side == "keras" else "keras"
     graph = context[side]
+    partner = _step_before(culprit, context[other], side)
+    after = _after(culprit, side)
     found = []
     for step in steps:
         cause = MISSING.get(step.kind, "operation.different")
@@ -79,16 +84,9 @@ def _one_sided(culprit, steps: list[Step], side: str, context) -> list[Explanati
             transform = explain_transform(culprit.output, culprit.found)
             if transform:
                 cause = transform[0].cause
-        values = {side: operation_of(step) if step.kind != "opaque" else step.operation}
-        values["torch" if side == "keras" else "keras"] = None
-        where = {
-            f"{side}_step": step,
-            "torch_step" if side == "keras" else "keras_step": None,
-        }
-        other = context["torch" if side == "keras" else "keras"]
-        partner = _step_before(culprit, other, side)
-        where["torch_step" if side == "keras" else "keras_step"] = partner
-        after = _after(culprit, side)
+        word = step.operation if step.kind == "opaque" else operation_of(step)
+        values = {side: word, other: None}
+        where = {f"{side}_step": step, f"{other}_step": partner}
         found.append(Explanation(cause, culprit.error, after, values, ties, **where))
     return found
 
@@ -147,7 +145,7 @@ def _step_before(culprit: Culprit, graph, side: str) -> Step | None:
     return next((step for step in inputs if step is not None), None)
 
 
-def _between_both(culprit: Culprit, context: dict) -> list[Explanation]:
+def _between_both(culprit: Culprit) -> list[Explanation]:
     """Explains a place where each side has steps that the other has not."""
     ours, theirs = culprit.only_keras, culprit.only_torch
     base = culprit.base

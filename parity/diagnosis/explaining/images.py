@@ -137,7 +137,8 @@ def explain_transform(ours: Tensor, theirs: Tensor | None) -> list[Explanation]:
         a, b = np.sort(ours.numpy(), None), np.sort(theirs.numpy(), None)
         if np.allclose(a, b, rtol=1e-12, atol=0):
             values = {"keras": "as it is", "torch": "the same numbers in another order"}
-            return [Explanation("reshape.order", before, 0.0, values)]
+            after = error_between(torch.from_numpy(b), torch.from_numpy(a))
+            return [Explanation("reshape.order", before, after, values)]
     if ours.shape == theirs.shape and ours.dim() >= 2:
         line = fit_line(ours.movedim(1, 0).flatten(1), theirs.movedim(1, 0).flatten(1))
         if line is not None:

@@ -122,9 +122,8 @@ def _flattened(k: Step, weight: Tensor, inputs, context) -> Iterator[tuple]:
     graph = context["keras"]
     if inputs and inputs[0].dim() == 4:
         yield tuple(inputs[0].shape[1:])
-    view = graph.views.get(k.inputs[0])
-    if view is not None and view.pixels and len(view.pixels) == 3:
-        yield view.pixels
+    if k.view and k.view.pixels and len(k.view.pixels) == 3:
+        yield k.view.pixels
     seen = set()
     for shape in reversed(list(graph.shapes.values())):
         if len(shape) == 4 and shape[1:] not in seen:
@@ -140,8 +139,7 @@ def _vector(name: str, ours: Tensor | None, theirs: Tensor | None) -> Named:
             "keras": present[ours is not None],
             "torch": present[theirs is not None],
         }
-        cause = "bias.missing" if name in ("bias", "beta") else "bn.affine"
-        return (cause if name == "bias" else "bn.affine", values, ())
+        return ("bias.missing" if name == "bias" else "bn.affine", values, ())
     cause = "bias.different" if name in ("bias", "beta") else "weights.different"
     if not theirs.any() or not ours.any():
         values = {"keras": _zero(ours), "torch": _zero(theirs)}
