@@ -75,17 +75,14 @@ def torch_as(
     """
     tf32 = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
     parameters = [(p, p.data, p.grad) for p in model.parameters()]
-    modules = [
-        (m, m.training, dict(m.named_buffers(recurse=False))) for m in model.modules()
-    ]
     attributes = [(m, _attributes(m)) for m in model.modules()]
     try:
         target = select_torch_device(device)
         for parameter, data, _ in parameters:
             parameter.grad = None
             parameter.data = data.clone()
-        for module, _, buffers in modules:
-            for name, buffer in buffers.items():
+        for module, _ in attributes:
+            for name, buffer in dict(module.named_buffers(recurse=False)).items():
                 setattr(module, name, buffer.clone())
         yield model.to(target, getattr(torch, dtype))
     finally:
@@ -94,11 +91,7 @@ def torch_as(
             parameter.grad = None
             parameter.data = data
             parameter.grad = gradient
-        for module, training, buffers in modules:
-            module.training = training
-            for name, buffer in buffers.items():
-                setattr(module, name, buffer)
-        for module, saved in attributes:  # what `forward` may have set
+        for module, saved in attributes:  # mode, buffers, what `forward` has set
             for name, (kept, content) in saved.items():
                 vars(module)[name] = kept
                 if content is not None:

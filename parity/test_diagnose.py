@@ -406,6 +406,12 @@ class Broken(nn.Sequential):
         raise RuntimeError("half-way")
 
 
+def test_the_module_that_fails_is_named():
+    twin = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(5, 2))
+    with pytest.raises(UsageError, match="RuntimeError in 2: mat1 and mat2"):
+        parity.diagnose(sequential(layers.Conv2D(4, 3)), twin)
+
+
 class BrokenLayer(layers.Layer):
     def call(self, images):
         if images.dtype == "float64":

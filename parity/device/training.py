@@ -81,33 +81,29 @@ def accuracy_jobs(sides: Sides, name: str) -> list[Job]:
     quantity = f"accuracy after {epochs} epochs"
     planned = pending("accuracy", name, quantity, "float32", pair)
 
+    def train(place: Place, folder: Path, weights: str | None) -> dict[str, object]:
+        return sides.call(
+            place.framework,
+            "accuracy",
+            name=name,
+            device=place.device,
+            image_size=image_size,
+            epochs=epochs,
+            folder=str(folder),
+            weights=weights,
+        )
+
     def run() -> list[Comparison]:
         weights, found, moved = None, {}, 0.0
-        with tempfile.TemporaryDirectory(dir=sides.folder) as folder:
+        with tempfile.TemporaryDirectory(dir=sides.folder) as name_of_folder:
+            folder = Path(name_of_folder)
             for place in reversed(pair):
-                found[place] = sides.call(
-                    place.framework,
-                    "accuracy",
-                    name=name,
-                    device=place.device,
-                    image_size=image_size,
-                    epochs=epochs,
-                    folder=str(Path(folder) / place.framework),
-                    weights=weights,
-                )
+                found[place] = train(place, folder / place.framework, weights)
                 weights = found[place]["weights"]
             place, first = pair[-1], found[pair[-1]]
             for seed in range(ROUNDED[name]):
-                again = sides.call(
-                    place.framework,
-                    "accuracy",
-                    name=name,
-                    device=place.device,
-                    image_size=image_size,
-                    epochs=epochs,
-                    folder=str(Path(folder) / f"rounded {seed}"),
-                    weights=_rounded(first["weights"], folder, seed),
-                )
+                rounded = _rounded(first["weights"], folder, seed)
+                again = train(place, folder / f"rounded {seed}", rounded)
                 moved = max(moved, abs(again["accuracy"] - first["accuracy"]))
         accuracies = tuple(found[x]["accuracy"] for x in pair)
         count = datasets.CATALOGUE["digits"].test_size
@@ -116,12 +112,12 @@ def accuracy_jobs(sides: Sides, name: str) -> list[Job]:
     return [Job("accuracy", name, [planned], run)]
 
 
-def _rounded(weights: str, folder: str, seed: int) -> str:
+def _rounded(weights: str, folder: Path, seed: int) -> str:
     """Returns a file of weights that are off by what float32 rounds."""
     tensors, metadata = files.load_weights(Path(weights))
     disturbed = inputs.disturb(tensors, "float32", seed)
     disturbed = {name: x.astype(np.float32) for name, x in disturbed.items()}
-    path = Path(folder) / f"rounded {seed}.safetensors"
+    path = folder / f"rounded {seed}.safetensors"
     files.save_weights(path, disturbed, metadata)
     return str(path)
 

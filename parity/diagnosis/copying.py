@@ -13,7 +13,7 @@ from parity.diagnosis.recording import keras_graph, operations
 from parity.diagnosis.recording.graph import Step, Tensor
 from parity.diagnosis.training.trainings import Pair
 from parity.spec.errors import WeightMismatch
-from parity.spec.layouts import LISTED
+from parity.spec.layouts import listed
 from torch_impl.weights import COUNTER
 
 Model = keras.Model | torch.nn.Module
@@ -116,9 +116,7 @@ def _check(found: list, keras_model: keras.Model, torch_model) -> None:
         if math.prod(ours[name]) != math.prod(theirs[other])
     ]
     if problems:
-        more = len(problems) - LISTED
-        rest = f"; and {more} more" if more > 0 else ""
-        raise WeightMismatch(f"{'; '.join(problems[:LISTED])}{rest}")
+        raise WeightMismatch(listed(problems))
 
 
 def parameter_pairs(case: Case, keras_model, torch_model) -> list[Pair]:

@@ -141,7 +141,11 @@ def check(
         if name in given and given[name] != shape
     ]
     if problems:
-        more = len(problems) - LISTED
-        rest = f"; and {more} more" if more > 0 else ""
-        listed = "; ".join(problems[:LISTED])
-        raise WeightMismatch(f"{source} does not fit: {listed}{rest}")
+        raise WeightMismatch(f"{source} does not fit: {listed(problems)}")
+
+
+def listed(problems: list[str]) -> str:
+    """Returns the first problems in one line, and how many more there are."""
+    more = len(problems) - LISTED
+    rest = f"; and {more} more" if more > 0 else ""
+    return f"{'; '.join(problems[:LISTED])}{rest}"

@@ -233,7 +233,7 @@ def _changes_in_place(name: str, kwargs: dict) -> bool:
 
 @contextlib.contextmanager
 def _paths(model: torch.nn.Module, recorder: _TorchRecorder) -> Iterator[None]:
-    """Keeps the path of the module that is running."""
+    """Keeps the path of the module that is running, or that failed."""
 
     def entering(path: str):
         return lambda module, args: recorder.path.append(path)
@@ -245,7 +245,7 @@ def _paths(model: torch.nn.Module, recorder: _TorchRecorder) -> Iterator[None]:
     try:
         for path, module in model.named_modules():
             hooks.append(module.register_forward_pre_hook(entering(path), prepend=True))
-            hooks.append(module.register_forward_hook(leaving, always_call=True))
+            hooks.append(module.register_forward_hook(leaving))
         yield
     finally:
         for hook in hooks:
