@@ -8,6 +8,7 @@ then come in differ, something between them is missing, extra or wired otherwise
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from parity.diagnosis.recording import operations
@@ -63,6 +64,20 @@ class Located:
     culprits: list[Culprit]
     grouped: set[int]
     rounding: bool
+
+
+@dataclass
+class FreeRun:
+    """What PyTorch's side computes on its own images.
+
+    Attributes:
+        inherited: by the id of a step with a partner, the relative L2 error of what
+            comes in, held against what comes into the partner.
+        outputs: what the model returns; None where a step cannot be run.
+    """
+
+    inherited: dict[int, float]
+    outputs: list[Tensor | None]
 
 
 def run(step: Step, inputs: list[Tensor]) -> Tensor:
@@ -124,19 +139,11 @@ class Locator:
             k = self.partner.get(id(step))
             if k is None or id(step) in self.grouped:
                 if step.output not in self.values:
-                    self.values[step.output] = self._try(step, inputs)
+                    self.values[step.output] = _run_or_none(step, inputs)
                 continue
             self._pair(k, step, inputs)
         self._outputs()
         return Located(self.introduced, self.culprits, self.grouped, self.rounding)
-
-    def _try(self, step: Step, inputs: list) -> Tensor | None:
-        if any(value is None for value in inputs):
-            return None
-        try:
-            return run(step, _shaped(step, inputs))
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            return None
 
     def _pair(self, k: Step, t: Step, inputs: list) -> None:
         wanted = self.keras.inputs_of(k)
@@ -146,7 +153,7 @@ class Locator:
         output = self.keras.values[k.output]
         before = []
         if order is None:  # another number of inputs, which may hold the same
-            if error_between(self._try(t, inputs), output) > TOLERANCE:
+            if error_between(_run_or_none(t, inputs), output) > TOLERANCE:
                 before = [(None, None)]
         else:
             ordered = [wanted[i] for i in order]
@@ -155,7 +162,7 @@ class Locator:
                     before.append((order[position], position))
         given = wanted if order is None else [wanted[i] for i in order]
         if order is not None and len(given) == len(t.inputs):
-            found = self._try(t, given)
+            found = _run_or_none(t, given)
         else:
             found = None
         introduced = error_between(found, output)
@@ -206,7 +213,7 @@ class Locator:
 
         Then what lies between is the same function, written differently.
         """
-        value = self._try(t, inputs)
+        value = _run_or_none(t, inputs)
         if value is None:
             return False
         theirs = {t.output: value}
@@ -216,7 +223,7 @@ class Locator:
             if not any(number in theirs for number in step.inputs):
                 continue
             given = [theirs.get(n, self.values.get(n)) for n in step.inputs]
-            made = self._try(step, given)
+            made = _run_or_none(step, given)
             if made is not None:
                 theirs[step.output] = made
                 steps.append(step)
@@ -265,7 +272,7 @@ class Locator:
         if ours is None:  # another number of inputs
             only_keras = self._between(self.keras, k.inputs, self.paired_keras)
             only_torch = self._between(self.torch, t.inputs, self.partner)
-            found = self._try(t, inputs)
+            found = _run_or_none(t, inputs)
             output = self.keras.values[k.output]
             self.culprits.append(
                 Culprit(
@@ -384,18 +391,49 @@ def _used_inside(graph: Graph, steps: list[Step], end: int) -> bool:
     return not any(number in inner for step in others for number in step.inputs)
 
 
-def run_freely(graph: Graph, images: Tensor) -> dict[int, Tensor | None]:
-    """Returns every value of PyTorch's steps on its own images."""
-    values: dict[int, Tensor | None] = {graph.inputs[0]: images}
-    for step in graph.steps:
+def _run_or_none(step: Step, inputs: list[Tensor | None]) -> Tensor | None:
+    """Returns what a step of PyTorch computes, None where it cannot be run."""
+    if any(value is None for value in inputs):
+        return None
+    try:
+        return run(step, _shaped(step, inputs))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return None
+
+
+def run_freely(
+    keras_graph: Graph, torch_graph: Graph, pairs: list, images: Tensor
+) -> FreeRun:
+    """Runs PyTorch's steps on its own images, each value kept until its last use.
+
+    Args:
+        keras_graph: with its values.
+        torch_graph: whose steps are run.
+        pairs: the partners.
+        images: PyTorch's, (N, C, H, W).
+    """
+    partner = {id(t): k for k, t in pairs}
+    uses = Counter(number for step in torch_graph.steps for number in step.inputs)
+    uses.update(torch_graph.outputs)
+    values: dict[int, Tensor | None] = {torch_graph.inputs[0]: images}
+    inherited: dict[int, float] = {}
+    for step in torch_graph.steps:
         inputs = [values[number] for number in step.inputs]
-        values[step.output] = None
-        if all(value is not None for value in inputs):
-            try:
-                values[step.output] = run(step, _shaped(step, inputs))
-            except (RuntimeError, ValueError, TypeError, IndexError):
-                values[step.output] = None
-    return values
+        k = partner.get(id(step))
+        if k is not None and len(k.inputs) == len(inputs):
+            candidates = [keras_graph.values[number] for number in k.inputs]
+            errors = [_least_error(value, candidates) for value in inputs]
+            inherited[id(step)] = max(errors, default=0.0)
+        values[step.output] = _run_or_none(step, inputs)
+        uses.subtract(step.inputs)
+        for number in {*step.inputs, step.output}:
+            if not uses[number]:
+                del values[number]
+    return FreeRun(inherited, torch_graph.outputs_of(values))
+
+
+def _least_error(value: Tensor | None, candidates: list[Tensor]) -> float:
+    return min((error_between(value, other) for other in candidates), default=math.inf)
 
 
 def is_rounding(error: float) -> bool:
