@@ -1,8 +1,7 @@
 """Copies weights between any two models, along the alignment of their steps."""
 
-import math
-from collections import Counter
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,15 +9,52 @@ from parity.frameworks import keras, torch
 from keras_impl.tracing import input_shape
 from parity import probe
 from parity.diagnosis.case import Case, record
+from parity.diagnosis.places import keras_places, torch_places
 from parity.diagnosis.recording import keras_graph, operations
 from parity.diagnosis.recording.attention import split_name
-from parity.diagnosis.recording.graph import Step, Tensor
 from parity.diagnosis.training.trainings import Pair
 from parity.spec.errors import WeightMismatch
 from parity.spec.layouts import listed
 from torch_impl.weights import COUNTER
 
 Model = keras.Model | torch.nn.Module
+
+
+@dataclass(frozen=True)
+class Partners:
+    """A weight, or a part of one, on both sides.
+
+    Attributes:
+        keras_weight: its name; that of a part ends in the outputs, "[16:32]".
+        torch_weight: likewise.
+        variable: the whole weight in Keras.
+        parameter: the whole parameter or buffer in PyTorch.
+        ours: which numbers of the variable these are.
+        theirs: which of the parameter, in the same order.
+        keras_name: attribute path of the layer.
+        torch_name: likewise.
+    """
+
+    keras_weight: str
+    torch_weight: str
+    variable: keras.Variable
+    parameter: torch.Tensor
+    ours: np.ndarray
+    theirs: np.ndarray
+    keras_name: str
+    torch_name: str
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """Returns an array of the variable's shape as one of the parameter's."""
+        made = np.empty(tuple(self.parameter.shape), np.asarray(array).dtype)
+        made.reshape(-1)[self.theirs] = np.ravel(array)[self.ours]
+        return made
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all numbers of either weight."""
+        sizes = np.prod(self.variable.shape, dtype=int), self.parameter.numel()
+        return (len(self.ours), len(self.theirs)) == sizes
 
 
 def copy_aligned(
@@ -55,173 +91,140 @@ def copy_aligned(
         images = probe.images(input_shape(keras_model))
     images = np.asarray(images, np.float64)
     case = record(keras_model, torch_model, images, None, "as_is")
-    found = _named_pairs(case, keras_model, torch_model, True)
-    _check(found, keras_model, torch_model)
-    arrays = {} if to_torch else _for_keras(found)
+    found = list(_partners(case, keras_model, torch_model, images))
+    ours, theirs = _weights(keras_model, torch_model)
+    saved = torch_model.state_dict()
+    _check(found, ours, {n: tensor for n, tensor in theirs.items() if n in saved})
+    arrays = _arrays(found, to_torch)
     with torch.no_grad():
-        for name, _, pair in found:
+        for name, array in arrays.items():
             if to_torch:
-                array = pair.to_torch(pair.variable.numpy())
-                pair.parameter.copy_(torch.from_numpy(np.array(array)))
+                theirs[name].copy_(torch.from_numpy(array))
             else:
-                pair.variable.assign(arrays[name])
-    return [(ours, theirs) for ours, theirs, _ in found]
+                ours[name].assign(array)
+    return [(partners.keras_weight, partners.torch_weight) for partners in found]
 
 
-def _for_keras(found: list) -> dict[str, np.ndarray]:
-    """Returns what each of Keras's variables is given, if that is one tensor."""
-    arrays: dict[str, np.ndarray] = {}
-    for name, other, pair in found:
-        array = _to_keras(pair)
-        if not np.array_equal(arrays.setdefault(name, array), array):
-            raise WeightMismatch(
-                f"{name} is one weight in Keras and several in PyTorch, which differ: "
-                f"{other} is one of them"
-            )
-    return arrays
-
-
-def _to_keras(pair: Pair) -> np.ndarray:
-    """Returns PyTorch's tensor in Keras's layout: the way there, taken backwards."""
-    shape = tuple(pair.variable.shape)
-    places = np.arange(math.prod(shape)).reshape(shape)
-    array = np.empty(math.prod(shape))
-    array[pair.to_torch(places).ravel()] = pair.parameter.detach().cpu().numpy().ravel()
-    return array.reshape(shape)
-
-
-def _check(found: list, keras_model: keras.Model, torch_model) -> None:
+def _weights(keras_model: keras.Model, torch_model: torch.nn.Module) -> tuple:
+    """Returns both sides' weights by name."""
     ours = {
-        name: tuple(variable.shape)
+        name: variable
         for name, variable in keras_graph.variables_of(keras_model).items()
         if keras.backend.is_float_dtype(variable.dtype)
     }
-    theirs = {
-        name: tuple(tensor.shape)
-        for name, tensor in torch_model.state_dict().items()
-        if name.rpartition(".")[2] != COUNTER
+    theirs = dict([*torch_model.named_parameters(), *torch_model.named_buffers()])
+    return ours, {n: t for n, t in theirs.items() if n.rpartition(".")[2] != COUNTER}
+
+
+def _arrays(found: list[Partners], to_torch: bool) -> dict[str, np.ndarray]:
+    """Returns what each weight of the target is given, in its shape.
+
+    Raises:
+        WeightMismatch: one weight is given two values.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for partners in found:
+        own = partners.variable.numpy(), partners.parameter.detach().cpu().numpy()
+        places, names = (
+            (partners.ours, partners.theirs),
+            (partners.keras_weight, partners.torch_weight),
+        )
+        source, target = (0, 1) if to_torch else (1, 0)
+        name, _ = split_name(names[target])
+        values = own[source].ravel()[places[source]]
+        array = arrays.setdefault(name, np.full(own[target].shape, np.nan)).reshape(-1)
+        before = array[places[target]]
+        if not np.array_equal(np.where(np.isnan(before), values, before), values):
+            sides = ("PyTorch", "Keras") if to_torch else ("Keras", "PyTorch")
+            raise WeightMismatch(
+                f"{names[target]} is one weight in {sides[0]} and several in "
+                f"{sides[1]}, which differ: {names[source]} is one of them"
+            )
+        array[places[target]] = values
+    return arrays
+
+
+def _check(found: list[Partners], ours: dict, theirs: dict) -> None:
+    """Raises an error that lists each weight that is not placed whole."""
+    placed = {
+        (side, name): np.zeros(np.prod(weight.shape, dtype=int), bool)
+        for side, weights in (("Keras", ours), ("PyTorch", theirs))
+        for name, weight in weights.items()
     }
     problems = []
-    placed = (
-        _whole([name for name, _, _ in found], ours, -1),
-        _whole([name for _, name, _ in found], theirs, 0),
-    )
-    for side, weights, names in (
-        ("Keras", ours, placed[0]),
-        ("PyTorch", theirs, placed[1]),
-    ):
-        problems += [
-            f"{name} {shape} of {side} has no partner"
-            for name, shape in weights.items()
-            if name not in names
-        ]
-    problems += [
-        f"{name} {tuple(pair.variable.shape)} does not fit {other} "
-        f"{tuple(pair.parameter.shape)}"
-        for name, other, pair in found
-        if math.prod(pair.variable.shape) != pair.parameter.numel()
+    for partners in found:
+        if len(partners.ours) != len(partners.theirs):
+            problems.append(
+                f"{partners.keras_weight} {tuple(partners.variable.shape)} does not "
+                f"fit {partners.torch_weight} {tuple(partners.parameter.shape)}"
+            )
+        for side, name, places in (
+            ("Keras", partners.keras_weight, partners.ours),
+            ("PyTorch", partners.torch_weight, partners.theirs),
+        ):
+            if (side, split_name(name)[0]) in placed:
+                placed[side, split_name(name)[0]][places] = True
+    missing = [
+        f"{name} {tuple(weight.shape)} of {side} has no partner"
+        for side, weights in (("Keras", ours), ("PyTorch", theirs))
+        for name, weight in weights.items()
+        if not placed[side, name].all()
     ]
-    if problems:
-        raise WeightMismatch(listed(problems))
+    if missing or problems:
+        raise WeightMismatch(listed([*missing, *problems]))
 
 
-def _whole(names: list[str], shapes: dict[str, tuple], axis: int) -> set[str]:
-    """Returns the weights that were placed, those in parts if all of these were."""
-    sizes = Counter()
-    for name in names:
-        base, part = split_name(name)
-        sizes[base] += shapes[base][axis] if part is None else part.stop - part.start
-    return {base for base, size in sizes.items() if size >= shapes[base][axis]}
+def parameter_pairs(
+    case: Case, keras_model: keras.Model, torch_model: torch.nn.Module, images
+) -> tuple[list[Pair], list[Pair]]:
+    """Returns the parameters that are partners, and those of which only parts are.
+
+    Args:
+        case: both sides' steps.
+        keras_model: that of the one.
+        torch_model: that of the other.
+        images: NHWC.
+    """
+    whole, parts = [], []
+    waiting = {name for name, _ in torch_model.named_parameters()}
+    for partners in _partners(case, keras_model, torch_model, images):
+        if split_name(partners.torch_weight)[0] not in waiting:
+            continue
+        if partners.is_whole:
+            waiting.remove(partners.torch_weight)
+        pair = Pair(
+            partners.variable,
+            partners.parameter,
+            partners.to_torch,
+            partners.keras_name,
+            partners.torch_name,
+        )
+        (whole if partners.is_whole else parts).append(pair)
+    return whole, parts
 
 
-class _Part:
-    """The part of a Keras variable that makes some of a layer's outputs."""
-
-    def __init__(self, variable: keras.Variable, outputs: slice):
-        self.variable, self.outputs = variable, outputs
-        self.trainable = variable.trainable
-        self.shape = self.numpy().shape
-
-    def numpy(self) -> np.ndarray:
-        """Returns the part."""
-        return self.variable.numpy()[..., self.outputs]
-
-    def assign(self, array: np.ndarray) -> None:
-        """Exchanges the part for an array of its shape."""
-        whole = np.array(self.variable.numpy())
-        whole[..., self.outputs] = array
-        self.variable.assign(whole)
-
-
-def parameter_pairs(case: Case, keras_model, torch_model) -> list[Pair]:
-    """Returns the parameters of partners, with the way from one layout to the other."""
-    found = _named_pairs(case, keras_model, torch_model, False)
-    return [pair for *names, pair in found if not _in_parts(names)]
-
-
-def part_pairs(case: Case, keras_model, torch_model) -> list[Pair]:
-    """Returns the partners that are parts of a parameter: no optimizer knows those."""
-    found = _named_pairs(case, keras_model, torch_model, False)
-    return [pair for *names, pair in found if _in_parts(names)]
-
-
-def _in_parts(names: list[str]) -> bool:
-    return any(split_name(name)[1] is not None for name in names)
-
-
-def _named_pairs(case: Case, keras_model, torch_model, buffers: bool) -> list:
-    """Returns (Keras's name, PyTorch's name, pair) of each weight of partners."""
-    ours = keras_graph.variables_of(keras_model)
-    theirs = dict(torch_model.named_parameters())
-    if buffers:
-        theirs |= dict(torch_model.named_buffers())
-    pairs, seen = [], set()
+def _partners(case: Case, keras_model, torch_model, images) -> Iterator[Partners]:
+    """Yields the weights of steps that are partners, each of PyTorch's once for one."""
+    ours, theirs = _weights(keras_model, torch_model)
+    keras_at = keras_places(keras_model, images)
+    natural = np.moveaxis(images, -1, 1) if images.ndim == 4 else images
+    torch_at = torch_places(torch_model, np.ascontiguousarray(natural, np.float64))
+    seen = set()
     for k, t in case.pairs:
         if k.kind != t.kind:
             continue
         for name in operations.TENSORS.get(k.kind, ()):
             own, other = k.weights.get(name), t.weights.get(name)
-            if own is None or other is None or other in seen:
+            if own not in keras_at or other not in torch_at or (own, other) in seen:
                 continue
-            (base, outputs), (torch_base, rows) = split_name(own), split_name(other)
-            variable, parameter = ours.get(base), theirs.get(torch_base)
-            if variable is None or parameter is None:
-                continue
-            variable = _Part(variable, outputs) if outputs else variable
-            parameter = parameter[rows] if rows else parameter
-            seen.add(other)
-            to_torch = partial(_to_torch, k, t, name, tuple(parameter.shape))
-            pair = Pair(variable, parameter, to_torch, k.name, t.name)
-            pairs.append((own, other, pair))
-    return pairs
-
-
-def _to_torch(
-    k: Step, t: Step, name: str, shape: tuple[int, ...], array: np.ndarray
-) -> np.ndarray:
-    """Returns a Keras array as the partner's parameter."""
-    tensor = torch.from_numpy(np.array(array))
-    if name == "bias":
-        return tensor.reshape(shape).numpy()
-    if k.kind in ("join", "scale") and 2 < tensor.dim() == len(k.view.axes):
-        tensor = t.view.array(k.view.value(tensor))
-    elif k.kind == "dense" and tensor.dim() == 3:  # heads
-        into = math.prod(tensor.shape[1:]) == len(t.parameters["weight"])
-        tensor = tensor.flatten(1) if into else tensor.flatten(0, 1)
-        tensor = tensor.T
-    elif tensor.dim() == 4:
-        depthwise = "Depthwise" in k.operation
-        tensor = tensor.permute(*((2, 3, 0, 1) if depthwise else (3, 2, 0, 1)))
-    elif tensor.dim() == 2 and k.kind in ("dense", "conv"):
-        tensor = tensor.T
-        tensor = k.view.value(tensor) if _reorders(k, tensor) else tensor
-    if k.kind == "dense":
-        tensor = tensor.reshape(len(tensor), -1)
-        tensor = t.view.array(tensor) if _reorders(t, tensor) else tensor
-    return tensor.reshape(shape).contiguous().numpy()
-
-
-def _reorders(step: Step, weight: Tensor) -> bool:
-    """Returns whether a dense step's framework orders a flattened map otherwise."""
-    view = step.view
-    return bool(view.flattened_order) and math.prod(view.pixels) == weight.shape[1]
+            seen.add((own, other))
+            yield Partners(
+                own,
+                other,
+                ours[split_name(own)[0]],
+                theirs[split_name(other)[0]],
+                keras_at[own],
+                torch_at[other],
+                k.name,
+                t.name,
+            )

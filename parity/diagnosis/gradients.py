@@ -14,7 +14,7 @@ from parity.frameworks import keras, tf, torch
 from parity import probe
 from parity.diagnosis.case import Case, untouched_state
 from parity.diagnosis.causes import fixes
-from parity.diagnosis.copying import parameter_pairs, part_pairs
+from parity.diagnosis.copying import parameter_pairs
 from parity.diagnosis.findings import Diagnosis, Finding
 from parity.diagnosis.locate import run
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
@@ -74,8 +74,8 @@ def diagnose_levels(
     if keras_optimizer is None and compiled:
         keras_optimizer = keras_model.optimizer
     torch_loss = torch_loss or torch.nn.CrossEntropyLoss()
-    pairs = parameter_pairs(case, keras_model, torch_model)
-    frozen = explain_frozen(part_pairs(case, keras_model, torch_model), None)
+    pairs, parts = parameter_pairs(case, keras_model, torch_model, images)
+    frozen = explain_frozen(parts, None)
     findings, notes = list(diagnosis.findings), list(diagnosis.notes)
     try:
         findings += explain_loss(

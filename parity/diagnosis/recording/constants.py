@@ -27,6 +27,51 @@ def dense(recorder: Recorder, number: int, weight: Tensor, bias: Tensor | None):
     return "dense", [number], parameters
 
 
+def einsum(
+    recorder: Recorder,
+    equation: str,
+    number: int,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    weight_first: bool = False,
+):
+    """Returns the dense step that a sum over one axis of a value and a weight is.
+
+    Args:
+        recorder: which knows the values.
+        equation: such as "nhwc,co->nhwo".
+        number: of the value.
+        weight: of the two letters that the value and the output do not share.
+        bias: (outputs,), or None.
+        weight_first: whether the equation names the weight before the value.
+    """
+    view = recorder.graph.views[number]
+    terms, _, made = equation.replace(" ", "").partition("->")
+    value, _, letters = terms.partition(",")
+    if weight_first:
+        value, letters = letters, value
+    rank = len(view.axes)
+    value, made = (_without_dots(term, rank) for term in (value, made))
+    old = [letter for letter in letters if letter not in made]
+    new = [letter for letter in letters if letter not in value]
+    if view.pixels or len(letters) != 2 or len(old) != 1 or len(new) != 1:
+        raise Unknown
+    if len(value) != rank or value.replace(old[0], new[0]) != made:
+        raise Unknown
+    name = recorder.constants.get(id(weight))
+    weight = weight if letters.startswith(new[0]) else weight.t().contiguous()
+    parameters = {"weight": recorder.named(weight, name), "bias": bias}
+    if rank > 2:
+        parameters["axis"] = view.axes[value.index(old[0])]
+    return "dense", [number], parameters
+
+
+def _without_dots(term: str, rank: int) -> str:
+    """Returns a term of an equation with letters in the place of its three dots."""
+    count = rank - len(term.replace("...", ""))
+    return term.replace("...", "ABCDEFGH"[: max(count, 0)])
+
+
 def spread(
     recorder: Recorder, vector: Tensor | None, view: View, axes: list[int]
 ) -> Tensor | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from parity.frameworks import keras, torch
 from parity.diagnosis.recording import operations
 from parity.diagnosis.recording.attention import multi_head
-from parity.diagnosis.recording.constants import Unknown, dense, spread
+from parity.diagnosis.recording.constants import Unknown, dense, einsum, spread
 from parity.diagnosis.recording.graph import View
 
 layers = keras.layers
@@ -210,6 +210,17 @@ def _dense(recorder, layer, numbers, kwargs, output):
     weight = recorder.tensor(layer.kernel, (1, 0))
     kind, _, parameters = dense(recorder, numbers[0], weight, _bias(recorder, layer))
     return _one(kind, parameters)
+
+
+def _einsum_dense(recorder, layer, numbers, kwargs, output):
+    kernel, bias = recorder.tensor(layer.kernel), recorder.tensor(layer.bias)
+    try:
+        if bias is not None and bias.dim() != 1:
+            return None
+        read = einsum(recorder, layer.equation, numbers[0], kernel, bias)
+    except Unknown:
+        return None
+    return _one(read[0], read[2])
 
 
 def _batch_norm(recorder, layer, numbers, kwargs, output):
@@ -462,6 +473,7 @@ READERS = {
     layers.Conv2DTranspose: _conv_transpose,
     layers.Conv2D: _conv,
     layers.Dense: _dense,
+    layers.EinsumDense: _einsum_dense,
     layers.BatchNormalization: _batch_norm,
     layers.LayerNormalization: _layer_norm,
     layers.GroupNormalization: _group_norm,

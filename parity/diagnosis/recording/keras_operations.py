@@ -5,7 +5,13 @@ import math
 import numpy as np
 
 from parity.diagnosis.recording import operations
-from parity.diagnosis.recording.constants import Unknown, dense, join, scale_by_constant
+from parity.diagnosis.recording.constants import (
+    Unknown,
+    dense,
+    einsum,
+    join,
+    scale_by_constant,
+)
 
 ACTIVATIONS = {
     "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh",
@@ -99,6 +105,16 @@ def _product(recorder, kind, inputs, attributes, outputs):
         raise Unknown
     weight = recorder.tensor(inputs[1], (1, 0))
     return dense(recorder, number, weight, None)
+
+
+def _einsum(recorder, kind, inputs, attributes, outputs):
+    numbers = [recorder.number_of(tensor) for tensor in inputs]
+    if len(inputs) != 2 or (numbers[0] is None) == (numbers[1] is None):
+        raise Unknown
+    place = 1 if numbers[0] is None else 0
+    weight = recorder.tensor(inputs[1 - place])
+    equation = attributes["equation"]
+    return einsum(recorder, equation, numbers[place], weight, None, place == 1)
 
 
 def _activation(recorder, kind, inputs, attributes, outputs):
@@ -241,6 +257,7 @@ def _resize(recorder, kind, inputs, attributes, outputs):
 READERS = {
     "Conv2D": _conv,
     "DepthwiseConv2dNative": _conv,
+    "Einsum": _einsum,
     "MatMul": _product,
     "BatchMatMulV2": _product,
     "LeakyRelu": _leaky,

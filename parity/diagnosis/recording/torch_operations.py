@@ -9,6 +9,7 @@ from parity.diagnosis.recording.attention import PROJECTIONS, multi_head, part_o
 from parity.diagnosis.recording.constants import (
     Unknown,
     dense,
+    einsum,
     join,
     scale_by_constant,
     spread,
@@ -159,6 +160,19 @@ def _read_product(recorder: Recorder, name: str, args: tuple, kwargs: dict):
         raise Unknown
     turned = recorder.named(weight.t(), recorder.constants.get(id(weight)))
     return dense(recorder, number, turned, bias)
+
+
+def _read_einsum(recorder: Recorder, name: str, args: tuple, kwargs: dict):
+    equation, *operands = args
+    operands = operands[0] if isinstance(operands[0], list | tuple) else operands
+    if kwargs or len(operands) != 2:
+        raise Unknown
+    numbers = [recorder.number_of(tensor) for tensor in operands]
+    if (numbers[0] is None) == (numbers[1] is None):
+        raise Unknown
+    place = 1 if numbers[0] is None else 0
+    weight = operands[1 - place]
+    return einsum(recorder, equation, numbers[place], weight, None, place == 1)
 
 
 def _read_batch_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
@@ -560,7 +574,7 @@ def _projections(recorder: Recorder, a: dict) -> dict:
 
 READERS = {
     "matmul": _read_product, "__matmul__": _read_product, "mm": _read_product,
-    "addmm": _read_product,
+    "addmm": _read_product, "einsum": _read_einsum,
     "__getitem__": _read_crop,
     "conv2d": _read_conv, "conv_transpose2d": _read_conv_transpose,
     "linear": _read_linear, "batch_norm": _read_batch_norm,

@@ -1,0 +1,162 @@
+"""`parity.copy_aligned`: whatever a model makes of a weight on its way to a step."""
+
+import numpy as np
+import pytest
+
+import parity
+from parity.frameworks import keras, torch
+
+layers, ops, nn = keras.layers, keras.ops, torch.nn
+SIZE, FEATURES = (5, 6, 8), 7
+
+
+class Computed(nn.Module):
+    """A function of images and of weights; of maps that it gives, the mean."""
+
+    def __init__(self, function, *shape):
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.randn(shape))
+        self.bias = nn.Parameter(torch.randn(FEATURES))
+
+    def forward(self, x):
+        x = self.function(x, self.weight, self.bias)
+        return x if x.dim() == 2 else x.mean((2, 3))
+
+
+class ComputedInKeras(layers.Layer):
+    """The same in Keras."""
+
+    def __init__(self, function, *shape):
+        super().__init__()
+        self.function, self.shape = function, shape
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=self.shape, initializer="random_normal")
+        self.bias = self.add_weight(shape=(FEATURES,), initializer="random_normal")
+
+    def call(self, x):
+        return self.function(x, self.weight, self.bias)
+
+
+F = nn.functional
+# On vectors, and on maps whose mean is taken afterwards.
+TORCH = {
+    "linear": (lambda x, w, b: F.linear(x.mean((2, 3)), w, b), (7, 8)),
+    "product": (lambda x, w, b: x.mean((2, 3)) @ w + b, (8, 7)),
+    "addmm": (lambda x, w, b: torch.addmm(b, x.mean((2, 3)), w), (8, 7)),
+}
+TORCH_MAPS = {
+    "einsum": (
+        lambda x, w, b: torch.einsum("nchw,co->nohw", x, w) + b.view(-1, 1, 1),
+        (8, 7),
+    ),
+    "einsum, weight first": (
+        lambda x, w, b: (
+            torch.einsum("oc,n...c->n...o", w, x.movedim(1, -1)) + b
+        ).movedim(-1, 1),
+        (7, 8),
+    ),
+    "convolution": (F.conv2d, (7, 8, 1, 1)),
+    "reshaped": (lambda x, w, b: F.conv2d(x, w.view(7, 8, 1, 1), b), (7, 8)),
+}
+KERAS = {
+    "product": (lambda x, w, b: ops.matmul(ops.mean(x, (1, 2)), w) + b, (8, 7)),
+    "transposed": (
+        lambda x, w, b: ops.matmul(ops.mean(x, (1, 2)), ops.transpose(w)) + b,
+        (7, 8),
+    ),
+}
+KERAS_MAPS = {"einsum": (lambda x, w, b: ops.einsum("nhwc,co->nhwo", x, w) + b, (8, 7))}
+PAIRS = [(a, b) for a in ("dense", *KERAS) for b in TORCH]
+PAIRS += [(a, b) for a in ("EinsumDense", *KERAS_MAPS) for b in TORCH_MAPS]
+
+
+def keras_model(name: str) -> keras.Model:
+    inputs = keras.Input(SIZE)
+    if name == "dense":
+        x = layers.Dense(FEATURES)(layers.GlobalAveragePooling2D()(inputs))
+    elif name == "EinsumDense":
+        x = layers.EinsumDense("...c,co->...o", FEATURES, bias_axes="o")(inputs)
+    else:
+        function, shape = (KERAS | KERAS_MAPS)[name]
+        x = ComputedInKeras(function, *shape)(inputs)
+    x = x if len(x.shape) == 2 else layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, x)
+
+
+def images() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((2, *SIZE))
+
+
+def torch_outputs(module: nn.Module) -> np.ndarray:
+    given = torch.from_numpy(images().transpose(0, 3, 1, 2).copy()).float()
+    with torch.no_grad():
+        return module(given).numpy()
+
+
+@pytest.mark.parametrize("direction", ["to torch", "to keras"])
+@pytest.mark.parametrize(("keras_name", "torch_name"), PAIRS)
+def test_a_weight_goes_where_it_belongs(keras_name, torch_name, direction):
+    torch.manual_seed(0)
+    function, shape = (TORCH | TORCH_MAPS)[torch_name]
+    model, twin = keras_model(keras_name), Computed(function, *shape)
+    parity.copy_aligned(*((model, twin) if "torch" in direction else (twin, model)))
+    ours = model(images().astype("float32")).numpy()
+    np.testing.assert_allclose(torch_outputs(twin), ours, atol=1e-5)
+    assert parity.diagnose(model, twin, images(), weights="as_is").verdict == "equal"
+
+
+def test_gradients_are_compared_in_one_layout():
+    function, shape = TORCH["product"]
+    model, twin = keras_model("dense"), Computed(function, *shape)
+    optimizers = keras.optimizers.SGD(0.1), torch.optim.SGD(twin.parameters(), 0.1)
+    diagnosis = parity.diagnose(
+        model,
+        twin,
+        images(),
+        level="training",
+        keras_optimizer=optimizers[0],
+        torch_optimizer=optimizers[1],
+    )
+    assert diagnosis.verdict == "equal", diagnosis
+
+
+class Negative(nn.Module):
+    """Subtracts what Keras adds: no weight of Keras's is its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(7, 8))
+        self.bias = nn.Parameter(torch.randn(7))
+
+    def forward(self, x):
+        return x.mean((2, 3)) @ self.weight.t() - self.bias
+
+
+def test_a_weight_that_another_is_computed_of_is_not_copied():
+    model, twin = keras_model("dense"), Negative()
+    before = twin.bias.detach().clone()
+    with pytest.raises(parity.WeightMismatch, match="bias .* has no partner"):
+        parity.copy_aligned(model, twin)
+    assert torch.equal(twin.bias, before)
+
+
+class Normalised(nn.Module):
+    """Holds the mean and the scale of its images, but does not save them."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]), persistent=False)
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.linear((x - self.mean.view(1, 3, 1, 1)).mean((2, 3)))
+
+
+def test_a_buffer_that_is_not_saved_needs_no_partner():
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[1.0, 1.0, 1.0])(inputs)
+    model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    copied = parity.copy_aligned(model, Normalised())
+    assert [name for _, name in copied] == ["linear.weight", "linear.bias"]
