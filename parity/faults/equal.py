@@ -152,6 +152,11 @@ def _by_hand() -> Iterator[Case]:
         edits = (_set(path, function=f"{function}_by_hand"), _same)
         edits = edits if index % 2 else tuple(reversed(edits))
         yield _case(f"{function}-by-hand", NETWORKS[network], *edits)
+    vgg, masked = NETWORKS["vgg"], _set("features.relu3", function="relu_masked")
+    yield _case("relu-masked", vgg, _same, masked)
+    for way, path in (("product", "fc1"), ("addmm", "fc2"), ("einsum", "fc3")):
+        by_hand = _set(f"classifier.{path}", way=way)
+        yield _case(f"dense-{way}", vgg, _same, by_hand)
     leaky = _set("act2", function="leaky_by_hand")
     yield _case("leaky-by-hand", NETWORKS["strided"], _same, leaky)
     yield _case("leaky-by-hand-keras", NETWORKS["strided"], leaky)
@@ -203,6 +208,9 @@ def _other_layers() -> Iterator[Case]:
     yield _case("stride-by-slicing", residual, _same, subsampled)
     yield _case("layer-as-group", mobile, _same, _set("norm", axes="all"))
     yield _case("group-as-layer", mobile, _set("norm", axes="all"))
+    alone = _set("head_gn", groups=16)
+    instance = _all(alone, _set("head_gn", way="instance"))
+    yield _case("instance", mobile, alone, instance)
     for way in ("stack", "module"):
         yield _case(f"add-{way}", residual, _same, _set("layer2.add", way=way))
     mean = _set("layer3.add", function="mean")

@@ -223,7 +223,8 @@ def _torch_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
         torch.nn.BatchNorm2d
         | torch.nn.BatchNorm1d
         | torch.nn.LayerNorm
-        | torch.nn.GroupNorm,
+        | torch.nn.GroupNorm
+        | torch.nn.InstanceNorm2d,
     )
     roles = {"weight": "gamma" if normal else "kernel"}
     roles |= {"bias": "beta" if normal else "bias"}

@@ -52,6 +52,21 @@ class BatchNormByBatch(nn.BatchNorm2d):
         )
 
 
+class LinearByHand(nn.Linear):
+    """A dense layer as one of the products that give the same."""
+
+    way = "product"
+
+    def forward(self, x):
+        """Returns vectors."""
+        products = {
+            "product": lambda: x @ self.weight.t() + self.bias,
+            "addmm": lambda: torch.addmm(self.bias, x, self.weight.t()),
+            "einsum": lambda: torch.einsum("ni,oi->no", x, self.weight) + self.bias,
+        }
+        return products[self.way]()
+
+
 class LocalResponseNorm(nn.Module):
     """Divides by (k + alpha * sum of squares over `size` channels) ** beta."""
 
@@ -85,6 +100,7 @@ def function_of(item: Node, in_place: bool = False) -> Callable:
         "tanh": torch.tanh,
         "softplus": lambda x: F.softplus(x, threshold=40),
         "relu_by_hand": lambda x: x.clamp(min=0),
+        "relu_masked": lambda x: x.masked_fill(x < 0, 0),
         "relu6_by_hand": lambda x: x.clamp(0, 6),
         "sigmoid_by_hand": lambda x: 1 / (1 + torch.exp(-x)),
         "tanh_by_hand": lambda x: 2 * torch.sigmoid(2 * x) - 1,

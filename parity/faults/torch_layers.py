@@ -13,6 +13,7 @@ from parity.faults.torch_formulas import (
     BatchNormByHand,
     Lambda,
     LayerNorm2d,
+    LinearByHand,
     LocalResponseNorm,
     function_of,
     torch_axis,
@@ -152,6 +153,10 @@ def _dense(item: Node, style: Style, x: Any) -> list[Part]:
     if item.get("way") == "conv":
         conv = nn.Conv2d(x.shape[1], item["units"], x.shape[2:])
         return [("", conv), ("", lambda x: x.flatten(1))]
+    if item.get("way"):
+        linear = LinearByHand(x.shape[1], item["units"])
+        linear.way = item["way"]
+        return [("", linear)]
     return [("", nn.Linear(x.shape[1], item["units"], item.get("bias", True)))]
 
 
@@ -175,6 +180,8 @@ def _ln(item: Node, style: Style, x: Any) -> list[Part]:
 
 
 def _gn(item: Node, style: Style, x: Any) -> list[Part]:
+    if item.get("way") == "instance":
+        return [("", nn.InstanceNorm2d(x.shape[1], affine=True))]
     return [("", nn.GroupNorm(item["groups"], x.shape[1], item.get("epsilon", 1e-5)))]
 
 
