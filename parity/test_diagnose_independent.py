@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 import parity
 from parity.frameworks import keras, torch
+from parity.diagnosis.repro.scripts import write_repros
 
 layers, ops, nn = keras.layers, keras.ops, torch.nn
 
@@ -39,6 +40,38 @@ def network(*functions, size=(10, 14), channels=3):
 
 def noise(*shape) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape)
+
+
+def test_no_fix_is_pretended_where_none_was_tried():
+    keras_model = network(layers.Conv2D(4, 3), lambda x: ops.flip(x, 1))
+    torch_model = Forward(
+        lambda self, x: torch.cumsum(self.conv(x), 3), conv=nn.Conv2d(3, 4, 3)
+    )
+    (finding,) = parity.diagnose(keras_model, torch_model, noise(2, 10, 14, 3)).findings
+    assert finding.cause == "operation.different" and finding.error_after is None
+    for fix in (finding.fix, finding.keras_fix):
+        assert "they give different values of the same inputs" in fix, fix
+        assert "cumsum" in fix and "ReverseV2" in fix, fix
+
+
+def test_an_output_that_differs_behind_all_steps_is_named_so(tmp_path):
+    keras.utils.set_random_seed(1)
+    images = keras.Input((10, 14, 3))
+    x = layers.Conv2D(4, 3, name="conv")(images)
+    y = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    keras_model = keras.Model(images, [x, y])
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        return x, x.mean((2, 3))
+
+    torch_model = Forward(forward, conv=nn.Conv2d(3, 4, 3))
+    diagnosis = parity.diagnose(keras_model, torch_model, noise(2, 10, 14, 3))
+    names = [(x.keras_name, x.torch_name) for x in diagnosis.findings]
+    assert names == [("output", "output")], diagnosis
+    assert [path.name for path in write_repros(diagnosis, tmp_path)] == [
+        "01_unexplained_output.py"
+    ]
 
 
 def difference_twins(formula):

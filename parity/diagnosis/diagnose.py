@@ -8,7 +8,7 @@ from parity.frameworks import keras, torch
 from keras_impl.tracing import input_shape
 from parity import probe
 from parity.diagnosis.case import Case, record
-from parity.diagnosis.causes import fixes
+from parity.diagnosis.causes import fixes, untried
 from parity.diagnosis.explaining.explain import explain
 from parity.diagnosis.explaining.explanation import Explanation
 from parity.diagnosis.findings import Diagnosis, Finding, Match
@@ -211,7 +211,7 @@ def _shared(case: Case) -> list[Finding]:
 
 
 def _unexplained(error: float) -> Finding:
-    fix, keras_fix = fixes("unexplained", None, None)
+    fix, keras_fix = fixes("unexplained", "its outputs", "others")
     return Finding("unexplained", "model", "model", error, None, fix, keras_fix)
 
 
@@ -229,13 +229,21 @@ def _rounds_alike(explanation: Explanation) -> bool:
     return False
 
 
+# Causes whose values are what each side runs, and no parameter of it.
+OPERATIONS = ("operation.different", "activation.kind")
+
+
 def _finding(explanation: Explanation, at_input: bool) -> Finding:
     values = explanation.values
-    fix, keras_fix = fixes(explanation.cause, values.get("keras"), values.get("torch"))
+    given = values.get("keras"), values.get("torch")
+    if explanation.after is None and explanation.cause in OPERATIONS:
+        fix, keras_fix = untried(*given)
+    else:
+        fix, keras_fix = fixes(explanation.cause, *given)
     names = [
         "input"
         if explanation.cause.startswith("input.")
-        else (step.name if step else ("input" if at_input else None))
+        else (step.name if step else ("input" if at_input else "output"))
         for step in (explanation.keras_step, explanation.torch_step)
     ]
     return Finding(

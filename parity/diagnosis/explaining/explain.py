@@ -1,7 +1,7 @@
 """Names the cause of a culprit by experiment."""
 
 from parity.diagnosis.explaining.between import explain_before
-from parity.diagnosis.explaining.explanation import Explanation
+from parity.diagnosis.explaining.explanation import Explanation, values_of
 from parity.diagnosis.explaining.pair import explain_step
 from parity.diagnosis.locate import Culprit
 
@@ -18,7 +18,9 @@ def explain(culprit: Culprit, context: dict) -> list[Explanation]:
     else:
         found = explain_step(culprit, context)
     if not found:
-        found = [Explanation("unexplained", culprit.error, None)]
+        k, t = culprit.keras_step, culprit.torch_step
+        words = (k.operation, t.operation) if k and t else ("a value", "another")
+        found = [Explanation("unexplained", culprit.error, None, values_of(*words))]
     for explanation in found:
         if explanation.keras_step is None:
             explanation.keras_step = culprit.keras_step
