@@ -162,7 +162,7 @@ def _forward(case: Case, level: str, weights: str) -> Diagnosis:
         error,
         tuple(_matches(case)),
         tuple(findings),
-        tuple(case.notes),
+        (*case.notes, *located.notes),
         tuple(located.culprits),
     )
 
@@ -298,6 +298,9 @@ def _matches(case: Case) -> list[Match]:
     partner = {id(t): k for k, t in case.pairs}
     paired = {id(k) for k, _ in case.pairs}
     culprits = {id(c.torch_step) for c in located.culprits}
+    for culprit in located.culprits:
+        if culprit.kind == "formula":
+            culprits |= {id(step) for step in culprit.only_torch}
     rows = []
     for t in case.torch.steps:
         k = partner.get(id(t))
@@ -321,6 +324,8 @@ def _matches(case: Case) -> list[Match]:
             verdict = "rounding" if is_rounding(introduced) else "different"
             if introduced <= TOLERANCE:
                 verdict = "different"
+        elif id(t) in located.unjudged:
+            verdict = "not judged"
         copied = case.copied.get(id(t), ())
         rows.append(
             Match(k.name, t.name, t.kind, inherited, introduced, verdict, copied)

@@ -18,7 +18,8 @@ class Match:
         operation: the operation's kind: "conv", "batch_norm", "activation", ...
         inherited: relative L2 error of what comes in, both models running freely.
         introduced: relative L2 error of what goes out, both given the same inputs.
-        verdict: "equal", "rounding", "different"; "only in keras", "only in torch".
+        verdict: "equal", "rounding", "different"; "only in keras", "only in torch";
+            "not judged" where a note says why.
         copied: the weights that were copied, as (Keras's name, PyTorch's name).
     """
 
