@@ -496,33 +496,52 @@ class Locator:
 
         How a model is read rests on its values, and from there on they tell nothing.
         """
-        lost: dict[str, set[int]] = {"keras": set(), "torch": set()}
-        sides = (self.keras, "keras_step"), (self.torch, "torch_step")
+        ours: set[int] = set()
+        theirs: set[int] = set()
         kept, source = [], ""
         for culprit in self.culprits:
-            taken = {
-                graph.side: set(step.inputs if step else graph.outputs)
-                for graph, name in sides
-                for step in [getattr(culprit, name)]
-            }
-            if any(lost[side] & taken[side] for side in lost):
-                self.unjudged.add(id(culprit.torch_step))
+            k, t = culprit.keras_step, culprit.torch_step
+            taken = k.inputs if k else self.keras.outputs
+            other = t.inputs if t else self.torch.outputs
+            if ours & set(taken) or theirs & set(other):
+                self.unjudged.add(id(t))
                 continue
             kept.append(culprit)
             if culprit.kind != "step" or culprit.found is None:
                 continue
-            finite = [bool(x.isfinite().all()) for x in (culprit.output, culprit.found)]
-            if finite[0] != finite[1]:
-                graph, name = sides[finite.index(False)]
-                step = getattr(culprit, name)
-                lost[graph.side] |= _not_finite(graph, step)
-                source = source or step.name
+            finite, other_finite = map(_is_finite, (culprit.output, culprit.found))
+            if other_finite and not finite:
+                ours |= self._lost_in_keras(k)
+                source = source or k.name
+            elif finite and not other_finite:
+                theirs |= self._lost_in_torch(t, culprit.found)
+                source = source or t.name
         if len(kept) < len(self.culprits):
             self.notes.append(
                 f"NaN or infinity arises at {source}: what differs behind it can be "
                 "judged once that is mended"
             )
         self.culprits = kept
+
+    def _lost_in_keras(self, first: Step) -> set[int]:
+        """Returns the values that come of a step of Keras and are not finite."""
+        lost = {first.output}
+        for step in self.keras.steps:
+            behind = bool(lost & set(step.inputs))
+            if behind and not _is_finite(self.keras.values[step.output]):
+                lost.add(step.output)
+        return lost
+
+    def _lost_in_torch(self, first: Step, value: Tensor) -> set[int]:
+        """Returns the values that come of a step of PyTorch's and are not finite."""
+        lost: dict[int, Tensor | None] = {first.output: value}
+        for step in self.torch.steps:
+            if any(number in lost for number in step.inputs):
+                given = [lost.get(n, self.values.get(n)) for n in step.inputs]
+                made = self._try(step, given)
+                if made is None or not _is_finite(made):
+                    lost[step.output] = made
+        return set(lost)
 
 
 def _formula(graph: Graph, last: Step) -> tuple[int, list[Step]] | None:
@@ -546,14 +565,8 @@ def _formula(graph: Graph, last: Step) -> tuple[int, list[Step]] | None:
     return None
 
 
-def _not_finite(graph: Graph, first: Step) -> set[int]:
-    """Returns the values that come of a step and hold NaN or infinity, as recorded."""
-    lost: set[int] = set()
-    for step in graph.steps:
-        behind = step is first or lost & set(step.inputs)
-        if behind and not bool(graph.values[step.output].isfinite().all()):
-            lost.add(step.output)
-    return lost
+def _is_finite(value: Tensor) -> bool:
+    return bool(value.isfinite().all())
 
 
 def _by_number(k: Step, t: Step, inputs: list[Tensor], output: Tensor) -> bool:
