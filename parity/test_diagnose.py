@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import parity
 from parity.frameworks import keras, tf, torch, torchvision
 from parity.conftest import make_twins
+from parity.diagnosis.case import record
 from parity.spec.errors import UsageError
 
 layers, ops, nn = keras.layers, keras.ops, torch.nn
@@ -290,6 +291,19 @@ def test_what_forward_sets_is_put_back():
     assert parity.diagnose(sequential(layers.Conv2D(4, 3)), twin).verdict == "equal"
     assert twin.offset is None
     assert not hasattr(twin, "calls")
+
+
+def test_no_activation_is_held_twice():
+    inputs = x = keras.Input((16, 16, 3))
+    body = nn.Sequential()
+    for _ in range(4):  # a bias and an activation of their own
+        x = layers.ReLU()(layers.Conv2D(3, 3, padding="same")(x))
+        body.append(nn.Conv2d(3, 3, 3, padding=1)).append(nn.ReLU())
+    images = np.random.default_rng(0).standard_normal((2, 16, 16, 3))
+    case = record(keras.Model(inputs, x), body, images, None, "copy")
+    assert case.torch.values == {}
+    assert set(case.keras.values) == {0, *(step.output for step in case.keras.steps)}
+    assert list(map(len, (case.keras.steps, case.free.inherited))) == [8, 8]
 
 
 def test_a_model_in_training_mode_is_told_so():

@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.frameworks import keras, torch
 from parity.diagnosis.alignment import align, shared_names, ties
-from parity.diagnosis.locate import Located, Locator, run_freely
+from parity.diagnosis.locate import FreeRun, Located, Locator, run_freely
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import simplify
@@ -50,12 +50,12 @@ class Case:
         return Locator(self.keras, self.torch, self.pairs).locate(self.torch_images)
 
     @functools.cached_property
-    def free(self) -> dict[int, Tensor | None]:
-        """Every value of PyTorch's side on its own images."""
+    def free(self) -> FreeRun:
+        """What PyTorch's side computes on its own images."""
         images = self.torch_images
         if images is None:
             images = self.keras.values[self.keras.inputs[0]]
-        return run_freely(self.torch, images)
+        return run_freely(self.keras, self.torch, self.pairs, images)
 
 
 @contextlib.contextmanager
@@ -85,12 +85,13 @@ def record(
         weights: "copy" or "as_is".
     """
     natural = np.moveaxis(images, -1, 1) if images.ndim == 4 else images
-    with keras_as(keras_model, "float64", "cpu") as model:
-        ours = keras_graph.record(model, images)
     own = natural if torch_images is None else torch_images
     tensor = torch.from_numpy(np.ascontiguousarray(own, np.float64))
-    simplify(ours)
+    # PyTorch's first: of its values nothing is kept, so that no two sides are held.
     theirs = _record_torch(torch_model, tensor, {})
+    with keras_as(keras_model, "float64", "cpu") as model:
+        ours = keras_graph.record(model, images)
+    simplify(ours)
     if len(ours.outputs) != len(theirs.outputs):
         raise UsageError(
             f"the Keras model returns {len(ours.outputs)} tensors and the PyTorch "
@@ -112,10 +113,12 @@ def _probed(case: Case, named: dict[str, Tensor], weights: str) -> Case:
 
     Where nothing tells two branches apart, both ways are tried.
     """
-    own = {id(step): dict(step.parameters) for step in case.torch.steps}
+    names = shared_names(case.keras, case.torch)
+    places = ties(case.torch, names)[:PROBES]
+    own = {id(step): dict(step.parameters) for step in case.torch.steps if places}
 
     def aligned(turned: frozenset[int]) -> Case:
-        for step in case.torch.steps:
+        for step in case.torch.steps if places else ():
             step.parameters = dict(own[id(step)])
         pairs = align(case.keras, case.torch, turned)
         other = Case(case.keras, case.torch, pairs, case.torch_images)
@@ -125,8 +128,6 @@ def _probed(case: Case, named: dict[str, Tensor], weights: str) -> Case:
 
     turned: frozenset[int] = frozenset()
     best = last = aligned(turned)
-    names = shared_names(case.keras, case.torch)
-    places = ties(case.torch, names)[:PROBES]
     for place in places if best.located.culprits else ():
         last = aligned(turned | {place})
         if len(last.located.culprits) < len(best.located.culprits):
@@ -138,13 +139,14 @@ def _probed(case: Case, named: dict[str, Tensor], weights: str) -> Case:
 def _record_torch(
     model: torch.nn.Module, images: Tensor, weights: dict[str, Tensor]
 ) -> Graph:
-    """Returns PyTorch's steps, with some weights exchanged for others."""
+    """Returns PyTorch's steps without values, some weights exchanged for others."""
     with torch_as(model, "float64", "cpu") as cast, untouched_state():
         own = {**dict(cast.named_parameters()), **dict(cast.named_buffers())}
         for name, value in weights.items():
             own[name].data.copy_(value)
         graph = torch_graph.record(cast, images)
     simplify(graph)
+    graph.values.clear()
     return graph
 
 

@@ -1,7 +1,5 @@
 """Finds where two ports of a network first part, and why: `parity.diagnose`."""
 
-import math
-
 import numpy as np
 
 from parity.frameworks import keras, torch
@@ -19,7 +17,7 @@ from parity.diagnosis.locate import (
     error_between,
     is_rounding,
 )
-from parity.diagnosis.recording.graph import Step, Tensor, same_size
+from parity.diagnosis.recording.graph import Step
 from parity.diagnosis.recording.simplify import CLOSE_BY_KIND
 from parity.spec.errors import UsageError, unknown
 
@@ -145,8 +143,8 @@ def _forward(case: Case, level: str, weights: str) -> Diagnosis:
             findings.append(_finding(explanation, culprit.at_input))
     findings = _merge_strides(findings)
     error = max(
-        error_between(free[theirs], case.keras.values[ours])
-        for ours, theirs in zip(case.keras.outputs, case.torch.outputs, strict=True)
+        error_between(theirs, case.keras.values[ours])
+        for ours, theirs in zip(case.keras.outputs, free.outputs, strict=True)
     )
     findings = _without_structure(findings, error, case) + _shared(case)
     if findings or (error > TOLERANCE and not is_rounding(error)):
@@ -309,15 +307,7 @@ def _matches(case: Case) -> list[Match]:
                 Match(None, t.name, t.kind, verdict=_alone(t, located, "torch"))
             )
             continue
-        inherited = 0.0
-        if len(k.inputs) == len(t.inputs):
-            inherited = max(
-                (
-                    _least_error(free[number], [case.keras.values[n] for n in k.inputs])
-                    for number in t.inputs
-                ),
-                default=0.0,
-            )
+        inherited = free.inherited.get(id(t), 0.0)
         introduced = located.introduced.get(id(t), 0.0)
         verdict = "equal"
         if id(t) in culprits:
@@ -346,16 +336,3 @@ def _matches(case: Case) -> list[Match]:
 
 def _alone(step: Step, located: Located, side: str) -> str:
     return "equal" if id(step) in located.grouped else f"only in {side}"
-
-
-def _least_error(value: Tensor | None, candidates: list[Tensor]) -> float:
-    if value is None:
-        return math.inf
-    return min(
-        (
-            error_between(value, other)
-            for other in candidates
-            if same_size(tuple(value.shape), tuple(other.shape))
-        ),
-        default=math.inf,
-    )

@@ -82,7 +82,7 @@ def diagnose_levels(
             keras_loss,
             torch_loss,
             _channels_last(outputs[0]),
-            _channels_last(case.torch.outputs_of(case.free)[0]),
+            _channels_last(case.free.outputs[0]),
             np.asarray(labels),
             keras_penalty=penalty(keras_model),
             torch_decays=_decays(torch_optimizer),
@@ -130,9 +130,10 @@ def _dropouts(case: Case) -> list[Finding]:
     """Returns the dropout layers of another rate, by the same random numbers."""
     ours, theirs = case.keras.dropouts, case.torch.dropouts
     found = []
-    for (name, rate, value), (other, other_rate, _) in zip(ours, theirs, strict=False):
+    for (name, rate, number), (other, other_rate, _) in zip(ours, theirs, strict=False):
         if math.isclose(rate, other_rate, rel_tol=1e-6):
             continue
+        value = case.keras.values[number]
         generator = torch.Generator().manual_seed(0)
         draws = torch.rand(value.shape, generator=generator, dtype=torch.float64)
         dropped = [

@@ -8,6 +8,8 @@ then come in differ, something between them is missing, extra or wired otherwise
 
 import itertools
 import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from parity.diagnosis.recording import operations
@@ -76,6 +78,20 @@ class Located:
     rounding: bool
     unjudged: set[int]
     notes: list[str]
+
+
+@dataclass
+class FreeRun:
+    """What PyTorch's side computes on its own images.
+
+    Attributes:
+        inherited: by the id of a step with a partner, the relative L2 error of what
+            comes in, held against what comes into the partner.
+        outputs: what the model returns; None where a step cannot be run.
+    """
+
+    inherited: dict[int, float]
+    outputs: list[Tensor | None]
 
 
 def run(step: Step, inputs: list[Tensor]) -> Tensor:
@@ -172,12 +188,7 @@ class Locator:
         )
 
     def _try(self, step: Step, inputs: list) -> Tensor | None:
-        if any(value is None for value in inputs):
-            return None
-        try:
-            return run(step, self._taken(step, inputs))
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            return None
+        return _run_or_none(step, inputs, self._taken)
 
     def _taken(self, step: Step, inputs: list[Tensor]) -> list[Tensor]:
         """Returns values in the shapes that a step of PyTorch takes, where they fit."""
@@ -611,18 +622,57 @@ def _used_inside(graph: Graph, steps: list[Step], end: int) -> bool:
     return not any(number in inner for step in others for number in step.inputs)
 
 
-def run_freely(graph: Graph, images: Tensor) -> dict[int, Tensor | None]:
-    """Returns every value of PyTorch's steps on its own images."""
-    values: dict[int, Tensor | None] = {graph.inputs[0]: images}
-    for step in graph.steps:
+def _run_or_none(
+    step: Step, inputs: list[Tensor | None], shaped: Callable = _shaped
+) -> Tensor | None:
+    """Returns what a step of PyTorch computes, None where it cannot be run.
+
+    Args:
+        step: of PyTorch.
+        inputs: values, None where one could not be computed.
+        shaped: puts them in the shapes that the step takes.
+    """
+    if any(value is None for value in inputs):
+        return None
+    try:
+        return run(step, shaped(step, inputs))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return None
+
+
+def run_freely(
+    keras_graph: Graph, torch_graph: Graph, pairs: list, images: Tensor
+) -> FreeRun:
+    """Runs PyTorch's steps on its own images, each value kept until its last use.
+
+    Args:
+        keras_graph: with its values.
+        torch_graph: whose steps are run.
+        pairs: the partners.
+        images: PyTorch's, (N, C, H, W).
+    """
+    partner = {id(t): k for k, t in pairs}
+    uses = Counter(number for step in torch_graph.steps for number in step.inputs)
+    uses.update(torch_graph.outputs)
+    values: dict[int, Tensor | None] = {torch_graph.inputs[0]: images}
+    inherited: dict[int, float] = {}
+    for step in torch_graph.steps:
         inputs = [values[number] for number in step.inputs]
-        values[step.output] = None
-        if all(value is not None for value in inputs):
-            try:
-                values[step.output] = run(step, _shaped(step, inputs))
-            except (RuntimeError, ValueError, TypeError, IndexError):
-                values[step.output] = None
-    return values
+        k = partner.get(id(step))
+        if k is not None and len(k.inputs) == len(inputs):
+            candidates = [keras_graph.values[number] for number in k.inputs]
+            errors = [_least_error(value, candidates) for value in inputs]
+            inherited[id(step)] = max(errors, default=0.0)
+        values[step.output] = _run_or_none(step, inputs)
+        uses.subtract(step.inputs)
+        for number in {*step.inputs, step.output}:
+            if not uses[number]:
+                del values[number]
+    return FreeRun(inherited, torch_graph.outputs_of(values))
+
+
+def _least_error(value: Tensor | None, candidates: list[Tensor]) -> float:
+    return min((error_between(value, other) for other in candidates), default=math.inf)
 
 
 def is_rounding(error: float) -> bool:

@@ -125,7 +125,7 @@ class Graph:
         views: how the framework's own array holds each value.
         names: the layer that made each value.
         output_shapes: the shapes of the outputs.
-        dropouts: the name, rate and input of each dropout that was not active.
+        dropouts: the name, rate and input's number of each dropout that was not active.
         reshaped: the value that another one holds the pixels of, while recording.
     """
 
@@ -139,7 +139,7 @@ class Graph:
     names: dict[int, str] = field(default_factory=dict)
     reshaped: dict[int, int] = field(default_factory=dict)
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
-    dropouts: list[tuple[str, float, Tensor]] = field(default_factory=list)
+    dropouts: list[tuple[str, float, int]] = field(default_factory=list)
 
     def inputs_of(self, step: Step) -> list[Tensor]:
         """Returns the values that come into a step, in the shapes it takes."""
@@ -148,12 +148,18 @@ class Graph:
             for number, shape in zip(step.inputs, step.shapes, strict=True)
         ]
 
-    def outputs_of(self, values: dict[int, Tensor]) -> list[Tensor]:
+    def outputs_of(self, values: dict[int, Tensor | None]) -> list[Tensor | None]:
         """Returns what the model returns, in its shapes, of values by number."""
         return [
-            values[number].reshape(shape)
+            None if values[number] is None else values[number].reshape(shape)
             for number, shape in zip(self.outputs, self.output_shapes, strict=True)
         ]
+
+    def drop_values(self) -> None:
+        """Forgets the values that no step takes or makes."""
+        used = {number for step in self.steps for number in (*step.inputs, step.output)}
+        used |= {*self.inputs, *self.outputs, *(n for _, _, n in self.dropouts)}
+        self.values = {n: value for n, value in self.values.items() if n in used}
 
     def producers(self) -> dict[int, Step]:
         """Returns the step that makes each value."""
@@ -222,6 +228,8 @@ class Recorder:
             if np.array_equal(same.flatten(), value.flatten(), equal_nan=True):
                 number = self.new_value(array, name, view)
                 self.graph.reshaped[number] = source
+                shape = self.graph.shapes[number]
+                self.graph.values[number] = value.reshape(shape)  # not held twice
                 return number
         return None
 
@@ -275,7 +283,7 @@ class Recorder:
     def add_dropout(self, name: str, rate: float, number: int) -> None:
         """Notes a dropout that does nothing in this pass."""
         if rate > 0:
-            self.graph.dropouts.append((name, rate, self.graph.values[number]))
+            self.graph.dropouts.append((name, rate, number))
 
     def add(self, step: Step) -> None:
         """Adds a step."""
@@ -333,6 +341,7 @@ def finish(recorder: Recorder, side: str, outputs: object, tensors: tuple) -> Gr
         step.inputs = [original(number) for number in step.inputs]
     graph.output_shapes = [graph.shapes[number] for number in graph.outputs]
     graph.outputs = [original(number) for number in graph.outputs]
+    graph.dropouts = [(name, rate, original(n)) for name, rate, n in graph.dropouts]
     for number in graph.reshaped:
         del graph.values[number]
     _drop_unused(graph)

@@ -53,6 +53,7 @@ def simplify(graph: Graph) -> None:
     for step in graph.steps:
         _as_dense(graph, step)
     check(graph)
+    graph.drop_values()
 
 
 def check(graph: Graph) -> None:

@@ -165,7 +165,10 @@ class _TorchRecorder(Recorder):
         inputs = [self.number_of(tensors[i]) for i in places]
         views = [self.graph.views[number] for number in inputs]
         shapes = [tuple(tensors[i].shape) for i in places]
-        originals = [tensor.detach().clone() for tensor in tensors]
+        originals = [
+            tensor.new_empty(0) if i in places else tensor.detach().clone()
+            for i, tensor in enumerate(tensors)
+        ]
         path, is_layer = self.layer(inputs)
         for index, output in enumerate(outputs):
             if index and output is outputs[0]:
