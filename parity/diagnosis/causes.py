@@ -426,6 +426,28 @@ CAUSES: dict[str, Cause] = {
         "set p={keras} (now {torch})",
         "set rate={torch} (now {keras})",
     ),
+    # Attention.
+    "attention.heads": Cause(
+        "attention.heads",
+        "number of attention heads",
+        "forward",
+        "split the features into {keras} heads (now {torch})",
+        "split the features into {torch} heads (now {keras})",
+    ),
+    "attention.scale": Cause(
+        "attention.scale",
+        "scale of the products of queries and keys",
+        "forward",
+        "multiply the products by {keras} (now {torch})",
+        "multiply the products by {torch} (now {keras})",
+    ),
+    "attention.mask": Cause(
+        "attention.mask",
+        "causal mask",
+        "forward",
+        "set is_causal={keras} (now {torch})",
+        "set use_causal_mask={torch} (now {keras})",
+    ),
     # Branches.
     "merge.order": Cause(
         "merge.order",

@@ -14,7 +14,7 @@ from parity.frameworks import keras, tf, torch
 from parity import probe
 from parity.diagnosis.case import Case, untouched_state
 from parity.diagnosis.causes import fixes
-from parity.diagnosis.copying import parameter_pairs
+from parity.diagnosis.copying import parameter_pairs, part_pairs
 from parity.diagnosis.findings import Diagnosis, Finding
 from parity.diagnosis.locate import run
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
@@ -28,9 +28,8 @@ from parity.diagnosis.training.trainings import (
 )
 from parity.precision import keras_as, torch_as
 from parity.spec.errors import UsageError
-from parity.spec.tolerances import TOLERANCES
+from parity.spec.tolerances import ROUNDED
 
-TOLERANCE = TOLERANCES["gradients"]
 Gradients = dict[int, Tensor | None]
 
 
@@ -76,6 +75,7 @@ def diagnose_levels(
         keras_optimizer = keras_model.optimizer
     torch_loss = torch_loss or torch.nn.CrossEntropyLoss()
     pairs = parameter_pairs(case, keras_model, torch_model)
+    frozen = explain_frozen(part_pairs(case, keras_model, torch_model), None)
     findings, notes = list(diagnosis.findings), list(diagnosis.notes)
     try:
         findings += explain_loss(
@@ -91,9 +91,10 @@ def diagnose_levels(
             findings += _dropouts(case)
         findings += _stopped(case, keras_model, torch_model, images)
         if diagnosis.level == "backward":
-            frozen = explain_frozen(pairs, None)
+            frozen += explain_frozen(pairs, None)
             findings += [replace(finding, level="backward") for finding in frozen]
         else:
+            findings += frozen
             findings += diagnose_training(
                 pairs,
                 keras_model,
@@ -295,7 +296,7 @@ def _breaks(graph: Graph, live: Gradients, seeds: dict[int, Tensor]) -> list[tup
             arrived = live[number] if live[number] is not None else zero[number]
             arrived = arrived.reshape(rule.shape)
             error = difference(arrived, rule) if rule.any() else 0.0
-            if error > TOLERANCE:
+            if error > ROUNDED["constants"]:
                 factor = float((arrived * rule).sum() / rule.square().sum())
                 found.append(((step.name, step.kind), error, round(factor, 9)))
         elif number in live:

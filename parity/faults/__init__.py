@@ -1,6 +1,7 @@
 """Faulty ports of networks, and equal ones, to judge a diagnosis by."""
 
 from parity.faults import (
+    attention,
     equal,
     forward,
     inputs,
@@ -20,6 +21,7 @@ FILES = (
     steps,
     weights,
     inputs,
+    attention,
     ours,
     training,
     optimizers,

@@ -33,6 +33,8 @@ MISSING = {
     "layer_norm": "layer.missing",
     "group_norm": "layer.missing",
     "resize": "layer.missing",
+    "attention": "layer.missing",
+    "join": "layer.missing",
     "merge": "shortcut.missing",
     "transpose": "reshape.order",
 }

@@ -75,6 +75,14 @@ CAUSES = {
     ("resize", "antialias"): "resize.antialias",
     ("dropout", "rate"): "dropout.rate",
     ("dropout", "active"): "dropout.active",
+    ("join", "axis"): "merge.kind",
+    ("join", "first"): "merge.order",
+    ("attention", "heads"): "attention.heads",
+    ("attention", "scale"): "attention.scale",
+    ("attention", "causal"): "attention.mask",
+    ("attention", "over"): "softmax.axis",
+    ("attention", "split"): "reshape.order",
+    ("attention", "joined"): "reshape.order",
 }
 
 
@@ -191,8 +199,13 @@ def _sets(needed: list[str]) -> list[list[str]]:
     else:
         together = weights
     pads = [name for name in needed if name in ("padding", "mode", "value")]
-    rest = [[name] for name in needed if name not in (*together, *pads)]
-    return [group for group in (together, pads, *rest) if group]
+    heads = [name for name in needed if name in ("heads", "scale")]
+    if "heads" not in heads:  # their number makes the scale
+        heads = []
+    order = [name for name in needed if name in ("split", "joined")]
+    groups = (together, pads, heads, order)
+    rest = [[name] for name in needed if not any(name in group for group in groups)]
+    return [group for group in (*groups, *rest) if group]
 
 
 def _name(culprit, changed, before, after, ties, context) -> list[Explanation]:

@@ -69,10 +69,37 @@ def scale_by_constant(recorder: Recorder, mode: str, first, second, numbers: lis
     return "scale", [number], pair
 
 
+def join(recorder: Recorder, tensors: list, numbers: list[int | None], axis: int):
+    """Returns the step that concatenates one value and one constant, if it is that.
+
+    Args:
+        recorder: which knows the values.
+        tensors: two arrays, PyTorch's or those that a recorder has made tensors of.
+        numbers: of their values.
+        axis: of the arrays.
+    """
+    if len(tensors) != 2 or (numbers[0] is None) == (numbers[1] is None):
+        raise Unknown
+    first = numbers[0] is None
+    number, constant = (numbers[1], tensors[0]) if first else (numbers[0], tensors[1])
+    view = recorder.graph.views[number]
+    if view.pixels or constant.dim() != len(view.axes):
+        raise Unknown
+    weight = view.value(recorder.to_tensor(constant))
+    if not torch.equal(weight, weight[:1].expand_as(weight)):
+        raise Unknown
+    weight = recorder.named(
+        weight[:1].contiguous(), recorder.constants.get(id(constant))
+    )
+    axis = view.axes[axis % len(view.axes)]
+    return "join", [number], {"weight": weight, "axis": axis, "first": first}
+
+
 def _channel_vector(recorder: Recorder, constant, number: int) -> Tensor:
-    """Returns a constant as a number or as one number for each channel."""
+    """Returns a constant as a number, one for each channel, or a weight as it is."""
     if not isinstance(constant, Tensor):
         return torch.tensor(float(constant), dtype=torch.float64)
+    name_of = id(constant)
     constant = recorder.to_tensor(constant)
     if constant.numel() == 1:
         return constant.reshape(())
@@ -81,6 +108,8 @@ def _channel_vector(recorder: Recorder, constant, number: int) -> Tensor:
         raise Unknown
     whole = constant.reshape(*[1] * (rank - constant.dim()), *constant.shape)
     value = whole.permute(*(view.axes.index(axis) for axis in range(rank)))
-    if value.numel() != value.shape[1]:
+    if value.numel() == value.shape[1]:
+        return value.flatten()
+    if recorder.constants.get(name_of) is None:
         raise Unknown
-    return value.flatten()
+    return value

@@ -23,7 +23,7 @@ Tensor = torch.Tensor
 # Kinds of steps that take their axes in any order.
 ANY_VIEW = (
     "activation", "scale", "dropout", "merge", "layer_norm", "softmax", "reduce",
-    "dense",
+    "dense", "join", "attention",
 )  # fmt: skip
 
 
@@ -161,6 +161,14 @@ class Graph:
         used |= {*self.inputs, *self.outputs, *(n for _, _, n in self.dropouts)}
         self.values = {n: value for n, value in self.values.items() if n in used}
 
+    def used_outside(self, steps: list[Step], last: Step) -> bool:
+        """Returns whether others use what some steps make, but for the last's."""
+        inner = {step.output for step in steps if step is not last}
+        if inner & set(self.outputs):
+            return True
+        others = [step for step in self.steps if not any(step is s for s in steps)]
+        return any(number in inner for step in others for number in step.inputs)
+
     def producers(self) -> dict[int, Step]:
         """Returns the step that makes each value."""
         return {step.output: step for step in self.steps}
@@ -181,6 +189,7 @@ class Recorder:
         self.alive: list[object] = []  # constants, whose ids are to stay theirs
         self.constants: dict[int, str | None] = {}  # id -> name of the weight, if one
         self.arrays: dict[int, list] | None = None  # by number, where asked for
+        self.inner: set[int] = set()  # ids of arrays that no framework has made
 
     def number_of(self, array: object) -> int | None:
         """Returns the number of the value that an array holds, if it is known."""
@@ -207,8 +216,14 @@ class Recorder:
     def keep(self, array: object, number: int, listed: bool = True) -> None:
         """Remembers that an array holds a value; its gradient too if it is listed."""
         self.numbers[id(array)] = (weakref.ref(array), number)
-        if self.arrays is not None and listed:
+        if self.arrays is not None and listed and id(array) not in self.inner:
             self.arrays.setdefault(number, []).append(array)
+
+    def inner_array(self, array: object) -> object:
+        """Notes an array inside a layer, which has no gradient; returns it."""
+        self.inner.add(id(array))
+        self.alive.append(array)
+        return array
 
     def reshaped(self, source: int, array: object, name: str) -> int | None:
         """Returns the value of an array that has the same pixels as another value.
@@ -219,7 +234,11 @@ class Recorder:
         value = self.graph.values[source]
         if tensor.numel() != value.numel() or tensor.dim() < 1:
             return None
-        for view in _views(tuple(value.shape), tensor.dim(), self.default_view):
+        views = _views(tuple(value.shape), tensor.dim(), self.default_view)
+        tokens = self.view_like(source, array) if tensor.dim() == 3 else None
+        if tokens and tokens != self.default_view(3):
+            views = [tokens]  # else its heads or its places were mixed
+        for view in views:
             try:
                 same = view.value(tensor)
             except (RuntimeError, ValueError):
@@ -243,6 +262,21 @@ class Recorder:
         if len(view.axes) != rank or kind == "reduce":
             return inputs, None
         return inputs, None if kind == "dense" and view.pixels else view
+
+    def view_like(self, number: int, array: object) -> View | None:
+        """Returns the view of a value if an array has the shape of its array.
+
+        It is else held as the last one of its shape: tokens (N, T, C) as those
+        that they are made of.
+        """
+        known = reversed(self.graph.views) if len(array.shape) > 2 else ()
+        for other in (number, *known):
+            view, shape = self.graph.views[other], self.graph.shapes[other]
+            if view.pixels or len(view.axes) != len(array.shape):
+                continue
+            if tuple(shape[axis] for axis in view.axes) == tuple(array.shape):
+                return view
+        return None
 
     def natural(self, number: int, name: str) -> int:
         """Returns a value in the axes that a layer takes it to have.
@@ -303,6 +337,9 @@ def _views(shape: tuple[int, ...], rank: int, default: Callable[[int], View]):
         return
     for axes in itertools.permutations(range(1, rank)):
         yield View((0, *axes))
+    if rank == 3:  # (T, N, C), as PyTorch's attention takes it
+        yield View((1, 0, 2))
+        yield View((2, 0, 1))
 
 
 def finish(recorder: Recorder, side: str, outputs: object, tensors: tuple) -> Graph:

@@ -48,11 +48,22 @@ SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
 
 
 def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
-    """Returns a model's variables by attribute path."""
-    found = {}
-    for path, layer in {"": model, **named_layers(model)}.items():
+    """Returns a model's variables by attribute path.
+
+    Those of a layer that another one hides are named as they are in that one.
+    """
+    found, known = {}, set()
+    layers = {"": model, **named_layers(model)}
+    for path, layer in layers.items():
         for variable in own_variables(layer):
             found[f"{path}.{variable.name}" if path else variable.name] = variable
+            known.add(id(variable))
+    for path, layer in reversed(layers.items()):
+        for variable in layer.weights:
+            if id(variable) not in known:
+                known.add(id(variable))
+                inner = ".".join(variable.path.split("/")[-2:])
+                found[f"{path}.{inner}" if path else inner] = variable
     return found
 
 
@@ -105,7 +116,8 @@ class _KerasRecorder(Recorder):
         read = read_operation(self, kind, inputs, attributes, outputs)
         if read is None:
             for output in outputs:
-                number = self.new_value(output, path)
+                view = self.view_like(numbers[0], output)
+                number = self.new_value(output, path, view)
                 self.add(Step("opaque", path, kind, numbers, number, is_layer=is_layer))
             return
         self.take(kind, path, is_layer, None, *read, outputs[0])
@@ -188,12 +200,16 @@ class _KerasRecorder(Recorder):
             read = None
         if read is None:
             for other in outputs:
-                number = self.new_value(other, path)
+                view = self.view_like(numbers[0], other)
+                number = self.new_value(other, path, view)
                 self.add(Step("opaque", path, operation, numbers, number))
             return
         for kind, inputs, parameters, made in read:
             made = before if made is None else made
-            inputs = numbers if inputs is None else [self.number_of(x) for x in inputs]
+            inputs = [
+                x if isinstance(x, int) else self.number_of(x)
+                for x in (numbers if inputs is None else inputs)
+            ]
             self.take(operation, path, True, layer, kind, inputs, parameters, made)
         if "before" in activation:
             number = self.number_of(before)

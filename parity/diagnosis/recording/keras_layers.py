@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from parity.frameworks import keras, torch
 from parity.diagnosis.recording import operations
-from parity.diagnosis.recording.constants import dense, spread
+from parity.diagnosis.recording.attention import multi_head
+from parity.diagnosis.recording.constants import Unknown, dense, spread
 from parity.diagnosis.recording.graph import View
 
 layers = keras.layers
@@ -161,7 +162,7 @@ def _separable(recorder, layer, numbers, kwargs, output):
         "groups": 1,
     }
     value = operations.run("conv", depthwise, [recorder.graph.values[numbers[0]]])
-    between = _Array(value.permute(0, 2, 3, 1).numpy())
+    between = recorder.inner_array(_Array(value.permute(0, 2, 3, 1).numpy()))
     return [
         ("conv", None, depthwise, between),
         ("conv", [between], pointwise, None),
@@ -415,7 +416,47 @@ def _lrn(recorder, layer, numbers, kwargs, output):
     return _one("lrn", parameters)
 
 
+def _multi_head_attention(recorder, layer, numbers, kwargs, output):
+    masked = set(kwargs) - {"query", "value", "key", "training", "use_causal_mask"}
+    if any(kwargs[name] is not None for name in masked) or len(numbers) not in (2, 3):
+        return None
+
+    def projection(inner, outputs: int) -> tuple[Tensor, Tensor | None]:
+        kernel = recorder.tensor(inner.kernel)
+        weight = kernel.flatten(kernel.dim() - outputs).flatten(0, -2).T.contiguous()
+        recorder.named(weight, recorder.constants[id(kernel)])
+        bias = recorder.tensor(inner.bias)
+        if bias is not None:
+            bias = recorder.named(bias.flatten(), recorder.constants[id(bias)])
+        return weight, bias
+
+    query, value, *key = numbers
+    weights = {
+        "query": projection(layer.query_dense, 2),
+        "key": projection(layer.key_dense, 2),
+        "value": projection(layer.value_dense, 2),
+        "output": projection(layer.output_dense, 1),
+    }
+    settings = {
+        "heads": layer.num_heads,
+        "scale": layer.key_dim**-0.5,
+        "causal": bool(kwargs.get("use_causal_mask")),
+    }
+    try:
+        return multi_head(
+            recorder,
+            [query, *(key or [value]), value],
+            weights,
+            settings,
+            recorder.to_tensor(output),
+            lambda tensor: recorder.inner_array(_Array(tensor.numpy())),
+        )
+    except Unknown:
+        return None
+
+
 READERS = {
+    layers.MultiHeadAttention: _multi_head_attention,
     layers.DepthwiseConv2D: _depthwise,
     layers.SeparableConv2D: _separable,
     layers.Conv2DTranspose: _conv_transpose,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from parity.diagnosis.recording import operations
-from parity.diagnosis.recording.constants import Unknown, dense, scale_by_constant
+from parity.diagnosis.recording.constants import Unknown, dense, join, scale_by_constant
 
 ACTIVATIONS = {
     "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh",
@@ -210,7 +210,13 @@ def _pad(recorder, kind, inputs, attributes, outputs):
 
 
 def _concatenate(recorder, kind, inputs, attributes, outputs):
-    numbers = _numbers(recorder, inputs[:-1])
+    numbers = [recorder.number_of(tensor) for tensor in inputs[:-1]]
+    if None in numbers:
+        tensors = [
+            recorder.tensor(tensor) if number is None else tensor
+            for tensor, number in zip(inputs, numbers, strict=False)
+        ]
+        return join(recorder, tensors, numbers, int(_constant(recorder, inputs[-1])))
     views = {recorder.graph.views[number] for number in numbers}
     if len(views) > 1 or next(iter(views)).flattened_order:
         raise Unknown

@@ -25,8 +25,11 @@ TENSORS = {
     "group_norm": ("gamma", "beta"),
     "activation": ("slope",),
     "scale": ("scale", "shift"),
+    "join": ("weight",),
 }
 
+# The axes of tokens that are cut into heads.
+TOKENS, HEADS = "(N, T, heads, C)", "(N, heads, T, C)"
 # Elementwise functions, and those with a parameter.
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -271,6 +274,47 @@ def _resize_from_origin(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x
 
 
+def join(inputs, weight, axis, first):
+    """Concatenates a weight, the same for each image, before a value or behind it."""
+    x = inputs[0]
+    weight = weight.expand(len(x), *weight.shape[1:])
+    return torch.cat([weight, x] if first else [x, weight], axis)
+
+
+def attention(
+    inputs, heads, scale, causal, axis, over="keys", split=TOKENS, joined=TOKENS
+):
+    """Weighs values by the products of queries and keys, each head for itself.
+
+    Args:
+        inputs: queries, keys and values; all axes but the first and `axis` are places.
+        heads: the parts that the features are cut into.
+        scale: of the products.
+        causal: whether a place sees none behind it.
+        axis: that of the features.
+        over: what the weights sum to 1 over: "keys", "queries" or "heads".
+        split: the axes into which a reshape splits tokens; `HEADS` is a mistake.
+        joined: those that a reshape puts together to tokens; likewise.
+    """
+    maps = [x.movedim(axis, -1) for x in inputs]
+    query, key, value = (_heads(x.flatten(1, -2), heads, split) for x in maps)
+    products = query @ key.transpose(2, 3) * scale
+    if causal:
+        behind = torch.ones(products.shape[2:], dtype=torch.bool).triu(1)
+        products = products.masked_fill(behind, -math.inf)
+    made = products.softmax({"keys": 3, "queries": 2, "heads": 1}[over]) @ value
+    if joined == TOKENS:
+        made = made.transpose(1, 2)
+    return made.reshape(*maps[0].shape[:-1], -1).movedim(-1, axis)
+
+
+def _heads(x: Tensor, heads: int, split: str) -> Tensor:
+    """Returns tokens (N, T, C) as (N, heads, T, C / heads)."""
+    if split == TOKENS:
+        return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.reshape(len(x), heads, -1, x.shape[-1] // heads)
+
+
 def dropout(inputs, rate, active, mask=None):
     """Multiplies by the mask that was drawn, if dropout is active."""
     return inputs[0] if mask is None or not active else inputs[0] * mask
@@ -294,6 +338,8 @@ KINDS: dict[str, Callable[..., Tensor]] = {
     "merge": merge,
     "resize": resize,
     "dropout": dropout,
+    "join": join,
+    "attention": attention,
 }
 
 

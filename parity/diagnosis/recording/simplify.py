@@ -11,6 +11,7 @@ import numpy as np
 
 from parity.frameworks import torch
 from parity.diagnosis.recording import operations
+from parity.diagnosis.recording.attention import name_attention
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.spec.tolerances import TOLERANCES, relative_error
 
@@ -40,6 +41,7 @@ def simplify(graph: Graph) -> None:
             _remove(graph, step)
         elif step.kind == "dropout":
             _keep_mask(graph, step)
+    name_attention(graph)
     _merge_layers(graph)
     _name_functions(graph)
     _name_differences(graph)
@@ -434,7 +436,7 @@ def _read_region(graph: Graph, step: Step, root: int, region: list[Step]):
     known = all(s.kind in ("activation", "scale") for s in region)
     if known and (len(region) == 1 or any(s.is_layer for s in region)):
         return None
-    if _used_outside(graph, region, step):
+    if graph.used_outside(region, step):
         return None
     made = graph.values[step.output]
     return classify(graph.values[root].reshape(made.shape), made)
@@ -484,18 +486,6 @@ def _region(graph: Graph, last: Step, root: int, inside=None) -> list[Step]:
         found.append(step)
         waiting += [producers.get(n) for n in step.inputs if n != root]
     return [step for step in graph.steps if step in found]
-
-
-def _used_outside(graph: Graph, region: list[Step], last: Step) -> bool:
-    inner = {step.output for step in region if step is not last}
-    if inner & set(graph.outputs):
-        return True
-    return any(
-        number in inner
-        for step in graph.steps
-        if step not in region
-        for number in step.inputs
-    )
 
 
 def classify(x: Tensor, y: Tensor) -> tuple[str, dict[str, object]] | None:

@@ -16,7 +16,7 @@ from parity.diagnosis.recording.graph import (
     finish,
     uncallable,
 )
-from parity.diagnosis.recording.torch_operations import read_function
+from parity.diagnosis.recording.torch_operations import read_function, read_multi_head
 from torch_impl.tracing import tensors_in
 
 # Operations that only move pixels about, or nothing at all.
@@ -117,12 +117,26 @@ class _TorchRecorder(Recorder):
                     numbers[0]
                 ]
                 return
+        if name == "multi_head_attention_forward":
+            steps = read_multi_head(self, args, kwargs, outputs[0])
+            for kind, inputs, parameters, array in steps or ():
+                inputs = [
+                    x if isinstance(x, int) else self.number_of(x) for x in inputs
+                ]
+                array = outputs[0] if array is None else array
+                self._take(name, self.path[-1], True, kind, inputs, parameters, array)
+            start = 1 if steps else 0  # the weights of attention may follow
+            self._opaque(name, function, args, kwargs, tensors, outputs, start)
+            return
         read = read_function(self, name, args, kwargs)
         if read is None:
             self._opaque(name, function, args, kwargs, tensors, outputs)
             return
-        kind, inputs, parameters = read
-        inputs, view = self.viewed(kind, inputs, path, outputs[0].dim())
+        self._take(name, path, is_layer, *read, outputs[0])
+
+    def _take(self, name, path, is_layer, kind, inputs, parameters, output) -> None:
+        """Adds the step that a reader has read."""
+        inputs, view = self.viewed(kind, inputs, path, output.dim())
         weights = {
             key: self.constants[id(value)]
             for key, value in parameters.items()
@@ -132,14 +146,14 @@ class _TorchRecorder(Recorder):
             key: self.to_tensor(value) if isinstance(value, Tensor) else value
             for key, value in parameters.items()
         }
-        output = self._new(outputs[0], path, view)
+        number = self._new(output, path, view)
         self.add(
             Step(
                 kind,
                 path,
                 name,
                 inputs,
-                output,
+                number,
                 parameters,
                 weights,
                 is_layer=is_layer,
@@ -160,7 +174,7 @@ class _TorchRecorder(Recorder):
                 Recorder.keep(self, other, number)
         return number
 
-    def _opaque(self, name, function, args, kwargs, tensors, outputs) -> None:
+    def _opaque(self, name, function, args, kwargs, tensors, outputs, start=0) -> None:
         places = [i for i, t in enumerate(tensors) if self.number_of(t) is not None]
         inputs = [self.number_of(tensors[i]) for i in places]
         views = [self.graph.views[number] for number in inputs]
@@ -171,9 +185,9 @@ class _TorchRecorder(Recorder):
         ]
         path, is_layer = self.layer(inputs)
         for index, output in enumerate(outputs):
-            if index and output is outputs[0]:
+            if index < start or (index and output is outputs[0]):
                 continue
-            number = self._new(output, path, None)
+            number = self._new(output, path, self.view_like(inputs[0], output))
             view = self.graph.views[number]
 
             def replay(values: list[Tensor], index=index, view=view) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from parity.diagnosis.recording.graph import Step, Tensor, same_size
 from parity.diagnosis.recording.operations import same_padding
+from parity.diagnosis.repro.attention_code import keras_attention, keras_join
 from parity.diagnosis.repro.code import Arrays, call, number
 from parity.diagnosis.repro.torch_code import OPERATORS, by_channel, channels
 from parity.spec import padding as windows
@@ -435,4 +436,6 @@ WRITERS: dict[str, Callable[..., Lines]] = {
     "merge": _merge,
     "resize": _resize,
     "dropout": _dropout,
+    "attention": keras_attention,
+    "join": keras_join,
 }

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 from parity.diagnosis.recording.graph import Step, Tensor, same_size
+from parity.diagnosis.repro.attention_code import torch_attention, torch_join
 from parity.diagnosis.repro.code import Arrays, call, number, uniform
 
 FUNCTIONS = {
@@ -359,4 +360,6 @@ WRITERS: dict[str, Callable[..., Lines]] = {
     "merge": _merge,
     "resize": _resize,
     "dropout": _dropout,
+    "attention": torch_attention,
+    "join": torch_join,
 }
