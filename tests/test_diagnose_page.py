@@ -118,7 +118,7 @@ def test_what_was_not_undone():
     unexplained = finding(cause="unexplained", error_after=None, keras_name=None)
     text = page.text(different(unexplained, finding()))
     assert text.startswith("different: 2 causes, 1 of them unexplained; ")
-    assert "3.1e-01, and nothing that was tried takes it away" in text
+    assert "3.1e-01, and no change was found that takes it away" in text
     assert "- | features.0" in text
     alone = page.text(different(unexplained))
     assert alone.startswith("different: 1 cause, unexplained; ")

@@ -735,3 +735,24 @@ def fixes(cause: str, keras: object = None, torch: object = None) -> tuple[str, 
     }
     entry = CAUSES[cause]
     return entry.torch_fix.format(**values), entry.keras_fix.format(**values)
+
+
+def untried(keras: object = None, torch: object = None) -> tuple[str, str]:
+    """Returns what is known of two operations that no experiment made the same.
+
+    Args:
+        keras: what Keras runs, in words; None where it runs nothing.
+        torch: likewise.
+
+    Returns:
+        The same from PyTorch's side and from Keras's, in the place of `fixes`.
+    """
+    ours, theirs = ("nothing" if value is None else value for value in (keras, torch))
+    known = (
+        "they give different values of the same inputs, and what would make them agree "
+        "is not known"
+    )
+    return (
+        f"PyTorch runs {theirs} here and Keras {ours}: {known}",
+        f"Keras runs {ours} here and PyTorch {theirs}: {known}",
+    )

@@ -6,7 +6,7 @@ from parity.frameworks import keras, torch
 from keras_impl.tracing import input_shape
 from parity import probe
 from parity.diagnosis.case import Case, record
-from parity.diagnosis.causes import fixes
+from parity.diagnosis.causes import fixes, untried
 from parity.diagnosis.explaining.explain import explain
 from parity.diagnosis.explaining.explanation import Explanation
 from parity.diagnosis.findings import Diagnosis, Finding, Match
@@ -160,7 +160,7 @@ def _forward(case: Case, level: str, weights: str) -> Diagnosis:
         error,
         tuple(_matches(case)),
         tuple(findings),
-        tuple(case.notes),
+        (*case.notes, *located.notes),
         tuple(located.culprits),
     )
 
@@ -209,7 +209,7 @@ def _shared(case: Case) -> list[Finding]:
 
 
 def _unexplained(error: float) -> Finding:
-    fix, keras_fix = fixes("unexplained", None, None)
+    fix, keras_fix = fixes("unexplained", "its outputs", "others")
     return Finding("unexplained", "model", "model", error, None, fix, keras_fix)
 
 
@@ -227,13 +227,21 @@ def _rounds_alike(explanation: Explanation) -> bool:
     return False
 
 
+# Causes whose values are what each side runs, and no parameter of it.
+OPERATIONS = ("operation.different", "activation.kind")
+
+
 def _finding(explanation: Explanation, at_input: bool) -> Finding:
     values = explanation.values
-    fix, keras_fix = fixes(explanation.cause, values.get("keras"), values.get("torch"))
+    given = values.get("keras"), values.get("torch")
+    if explanation.after is None and explanation.cause in OPERATIONS:
+        fix, keras_fix = untried(*given)
+    else:
+        fix, keras_fix = fixes(explanation.cause, *given)
     names = [
         "input"
         if explanation.cause.startswith("input.")
-        else (step.name if step else ("input" if at_input else None))
+        else (step.name if step else ("input" if at_input else "output"))
         for step in (explanation.keras_step, explanation.torch_step)
     ]
     return Finding(
@@ -288,6 +296,9 @@ def _matches(case: Case) -> list[Match]:
     partner = {id(t): k for k, t in case.pairs}
     paired = {id(k) for k, _ in case.pairs}
     culprits = {id(c.torch_step) for c in located.culprits}
+    for culprit in located.culprits:
+        if culprit.kind == "formula":
+            culprits |= {id(step) for step in culprit.only_torch}
     rows = []
     for t in case.torch.steps:
         k = partner.get(id(t))
@@ -303,6 +314,8 @@ def _matches(case: Case) -> list[Match]:
             verdict = "rounding" if is_rounding(introduced) else "different"
             if introduced <= TOLERANCE:
                 verdict = "different"
+        elif id(t) in located.unjudged:
+            verdict = "not judged"
         copied = case.copied.get(id(t), ())
         rows.append(
             Match(k.name, t.name, t.kind, inherited, introduced, verdict, copied)

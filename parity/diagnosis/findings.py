@@ -18,7 +18,8 @@ class Match:
         operation: the operation's kind: "conv", "batch_norm", "activation", ...
         inherited: relative L2 error of what comes in, both models running freely.
         introduced: relative L2 error of what goes out, both given the same inputs.
-        verdict: "equal", "rounding", "different"; "only in keras", "only in torch".
+        verdict: "equal", "rounding", "different"; "only in keras", "only in torch";
+            "not judged" where a note says why.
         copied: the weights that were copied, as (Keras's name, PyTorch's name).
     """
 
@@ -38,12 +39,12 @@ class Finding:
     Attributes:
         cause: a stable identifier, see docs/causes.md; "unexplained" where none fits.
         keras_name: attribute path of the layer, or of the layer before a loose
-            operation; "input", "loss" or "optimizer" for those.
+            operation; "input", "output", "loss" or "optimizer" for those.
         torch_name: likewise.
         error_before: relative L2 error that is introduced here.
         error_after: the same once the cause is removed; None where nothing fits.
-        fix: what to change in PyTorch.
-        keras_fix: what to change in Keras instead.
+        fix: what to change in PyTorch; what is known, where that is not.
+        keras_fix: what to change in Keras instead; likewise.
         level: "forward", "backward" or "training".
         values: what differs, as {"keras": ..., "torch": ...}.
         ties: further causes that explain it as well.

@@ -9,6 +9,7 @@ then come in differ, something between them is missing, extra or wired otherwise
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from parity.diagnosis.recording import operations
@@ -30,14 +31,16 @@ class Culprit:
     Attributes:
         keras_step: the step in Keras; None at the outputs.
         torch_step: its partner.
-        kind: "step" when the pair itself differs, "before" when what comes in does.
+        kind: "step" when the pair itself differs, "before" when what comes in does,
+            "formula" when a whole formula does that the pair is the last step of.
         error: relative L2, introduced.
-        inputs: Keras's values that come in.
+        inputs: Keras's values that come in, none with "formula".
         output: Keras's value: that goes out, or with "before" that comes in.
         found: PyTorch's value in its place.
-        only_keras: with "before", the steps between that only Keras has.
+        only_keras: with "before", the steps between that only Keras has; with
+            "formula", all of its.
         only_torch: likewise.
-        base: with "before", the value that Keras's steps between begin with.
+        base: with both, the value that Keras's steps between begin with.
         at_input: whether that is the images.
         without: with "before", PyTorch's value without its own steps between.
     """
@@ -58,12 +61,23 @@ class Culprit:
 
 @dataclass
 class Located:
-    """What the pass with the same inputs found."""
+    """What the pass with the same inputs found.
+
+    Attributes:
+        introduced: the relative L2 error of each of PyTorch's steps, by its id.
+        culprits: what differs, in PyTorch's order of execution.
+        grouped: the ids of PyTorch's steps that were judged as a whole with others.
+        rounding: whether a constant that one side rounded to float32 was met.
+        unjudged: the ids of PyTorch's steps of which nothing can be said.
+        notes: why, a sentence each.
+    """
 
     introduced: dict[int, float]
     culprits: list[Culprit]
     grouped: set[int]
     rounding: bool
+    unjudged: set[int]
+    notes: list[str]
 
 
 @dataclass
@@ -95,6 +109,17 @@ def _shaped(step: Step, inputs: list[Tensor]) -> list[Tensor]:
     ]
 
 
+def _in_shape(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns a value in another shape, if that only joins, parts or drops axes.
+
+    A map whose height and width are exchanged is another map, which a reshape mixes.
+    """
+    axes, wanted = ([size for size in x if size > 1] for x in (value.shape, shape))
+    same = same_size(tuple(value.shape), shape)
+    fits = len(axes) != len(wanted) or axes == wanted
+    return value.reshape(shape) if same and fits else value
+
+
 def error_between(value: Tensor | None, reference: Tensor) -> float:
     """Returns the relative L2 error, infinite where the sizes differ."""
     if value is None or not same_size(tuple(value.shape), tuple(reference.shape)):
@@ -107,6 +132,7 @@ class Locator:
 
     def __init__(self, keras_graph: Graph, torch_graph: Graph, pairs: list):
         self.keras, self.torch = keras_graph, torch_graph
+        self.pairs = pairs
         self.partner = {id(t): k for k, t in pairs}
         self.paired_keras = {id(k): t for k, t in pairs}
         self.values: dict[int, Tensor] = {}
@@ -114,6 +140,12 @@ class Locator:
         self.introduced: dict[int, float] = {}
         self.grouped: set[int] = set()
         self.rounding = False
+        # The numbers of two values of which it was said that they differ.
+        self.said: set[tuple[int, int]] = set()
+        # What PyTorch's step made that was run on inputs of other sizes than its own.
+        self.resized: dict[int, Step] = {}
+        self.unjudged: set[int] = set()
+        self.notes: list[str] = []
 
     def locate(self, torch_images: Tensor | None = None) -> Located:
         """Returns every culprit, in PyTorch's order of execution."""
@@ -139,21 +171,74 @@ class Locator:
             k = self.partner.get(id(step))
             if k is None or id(step) in self.grouped:
                 if step.output not in self.values:
-                    self.values[step.output] = _run_or_none(step, inputs)
+                    self.values[step.output] = self._try(step, inputs)
+                    self._mark_resized(step, inputs)
                 continue
             self._pair(k, step, inputs)
         self._outputs()
-        return Located(self.introduced, self.culprits, self.grouped, self.rounding)
+        self._join_formulas()
+        self._leave_out_behind_nan()
+        return Located(
+            self.introduced,
+            self.culprits,
+            self.grouped,
+            self.rounding,
+            self.unjudged,
+            self.notes,
+        )
+
+    def _try(self, step: Step, inputs: list) -> Tensor | None:
+        return _run_or_none(step, inputs, self._taken)
+
+    def _taken(self, step: Step, inputs: list[Tensor]) -> list[Tensor]:
+        """Returns values in the shapes that a step of PyTorch takes, where they fit."""
+        taken = []
+        for number, x, shape in zip(step.inputs, inputs, step.shapes, strict=True):
+            reshapes = self.torch.shapes[number] != shape
+            fits = reshapes and same_size(tuple(x.shape), shape)
+            taken.append(x.reshape(shape) if fits else _in_shape(x, shape))
+        return taken
+
+    def _mark_resized(self, step: Step, inputs: list) -> None:
+        """Notes what comes of an opaque step whose inputs have other sizes than its."""
+        first = next((self.resized[n] for n in step.inputs if n in self.resized), None)
+        if first is None and self._is_resized(step, inputs):
+            first = step
+        if first is not None:
+            self.resized[step.output] = first
+
+    def _is_resized(self, step: Step, inputs: list) -> bool:
+        """Returns whether an opaque step is given other sizes than it was called with.
+
+        What it does with its own arguments may hold for its own sizes alone.
+        """
+        if step.kind in operations.KINDS or any(x is None for x in inputs):
+            return False
+        taken = self._taken(step, inputs)
+        return any(
+            tuple(x.shape) != shape for x, shape in zip(taken, step.shapes, strict=True)
+        )
+
+    def _leave_out(self, step: Step, resized: Step) -> None:
+        """Says that a step is not judged, as what it is given comes of another size."""
+        self.unjudged.add(id(step))
+        note = (
+            f"{resized.operation} at {resized.name} was called with "
+            f"{tuple(resized.shapes[0])}, and Keras has another size there: it can be "
+            "judged once the sizes agree"
+        )
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _pair(self, k: Step, t: Step, inputs: list) -> None:
         wanted = self.keras.inputs_of(k)
         if all(value is not None for value in inputs):
-            inputs = _shaped(t, inputs)
+            inputs = self._taken(t, inputs)
         order = self._order(k, t, inputs, wanted)
         output = self.keras.values[k.output]
         before = []
         if order is None:  # another number of inputs, which may hold the same
-            if error_between(_run_or_none(t, inputs), output) > TOLERANCE:
+            if error_between(self._try(t, inputs), output) > TOLERANCE:
                 before = [(None, None)]
         else:
             ordered = [wanted[i] for i in order]
@@ -162,7 +247,7 @@ class Locator:
                     before.append((order[position], position))
         given = wanted if order is None else [wanted[i] for i in order]
         if order is not None and len(given) == len(t.inputs):
-            found = _run_or_none(t, given)
+            found = self._try(t, given)
         else:
             found = None
         introduced = error_between(found, output)
@@ -172,6 +257,12 @@ class Locator:
         if (before or differs) and self._agree_again(k, t, inputs):
             self.introduced[id(t)] = 0.0
             return
+        if (before or differs) and self._is_resized(t, inputs):
+            self._leave_out(t, t)
+            self.introduced[id(t)] = introduced
+            self.resized[t.output] = t
+            self.values[t.output] = _in_shape(output, self.torch.shapes[t.output])
+            return
         for ours, theirs in before:
             self._before(k, t, ours, theirs, wanted, inputs)
         if before and differs and self._agree_again(k, t, given):
@@ -179,13 +270,13 @@ class Locator:
             return
         if order is not None or not before:
             self.introduced[id(t)] = introduced
-            if introduced > TOLERANCE:
+            if introduced > TOLERANCE and self._is_resized(t, given):
+                self._leave_out(t, t)
+            elif introduced > TOLERANCE:
                 self.culprits.append(
                     Culprit(k, t, "step", introduced, given, output, found)
                 )
-        same = same_size(tuple(output.shape), self.torch.shapes[t.output])
-        shape = self.torch.shapes[t.output]
-        self.values[t.output] = output.reshape(shape) if same else output
+        self.values[t.output] = _in_shape(output, self.torch.shapes[t.output])
 
     def _order(self, k: Step, t: Step, inputs: list, wanted: list) -> list | None:
         """Returns which of Keras's inputs is each of PyTorch's; None if none can be."""
@@ -213,7 +304,7 @@ class Locator:
 
         Then what lies between is the same function, written differently.
         """
-        value = _run_or_none(t, inputs)
+        value = self._try(t, inputs)
         if value is None:
             return False
         theirs = {t.output: value}
@@ -223,7 +314,7 @@ class Locator:
             if not any(number in theirs for number in step.inputs):
                 continue
             given = [theirs.get(n, self.values.get(n)) for n in step.inputs]
-            made = _run_or_none(step, given)
+            made = self._try(step, given)
             if made is not None:
                 theirs[step.output] = made
                 steps.append(step)
@@ -252,8 +343,8 @@ class Locator:
             if step.output in theirs:
                 self.grouped.add(id(step))
                 self.values[step.output] = theirs[step.output]
-        shape = self.torch.shapes[last.output]
-        self.values[last.output] = self.keras.values[number].reshape(shape)
+        value = self.keras.values[number]
+        self.values[last.output] = _in_shape(value, self.torch.shapes[last.output])
 
     def _closed(self, k: Step, t: Step, number: int, last: Step) -> bool:
         """Returns whether nothing else uses what lies between."""
@@ -269,10 +360,15 @@ class Locator:
 
     def _before(self, k, t, ours, theirs, wanted, inputs) -> None:
         """Notes what stands between a pair and the pairs before it."""
+        numbers = t.inputs if theirs is None else [t.inputs[theirs]]
+        resized = [self.resized[n] for n in numbers if n in self.resized]
+        if resized:
+            self._leave_out(t, resized[0])
+            return
         if ours is None:  # another number of inputs
             only_keras = self._between(self.keras, k.inputs, self.paired_keras)
             only_torch = self._between(self.torch, t.inputs, self.partner)
-            found = _run_or_none(t, inputs)
+            found = self._try(t, inputs)
             output = self.keras.values[k.output]
             self.culprits.append(
                 Culprit(
@@ -288,8 +384,11 @@ class Locator:
                 )
             )
             return
-        a, b = wanted[ours], inputs[theirs]
-        self.culprits.append(self._edge(k, t, k.inputs[ours], t.inputs[theirs], a, b))
+        numbers = k.inputs[ours], t.inputs[theirs]
+        if numbers not in self.said:  # else another step takes the same two values
+            self.said.add(numbers)
+            a, b = wanted[ours], inputs[theirs]
+            self.culprits.append(self._edge(k, t, *numbers, a, b))
 
     def _edge(self, k, t, keras_number, torch_number, a, b) -> Culprit:
         only_keras = self._between(self.keras, [keras_number], self.paired_keras)
@@ -346,7 +445,139 @@ class Locator:
                     c.torch_step is last for c in self.culprits
                 ):
                     continue  # shapes differ at a pair that is a culprit already
+                if theirs in self.resized:
+                    self._leave_out(last, self.resized[theirs])
+                    continue
                 self.culprits.append(self._edge(None, None, ours, theirs, a, b))
+
+    def _join_formulas(self) -> None:
+        """Takes the culprits of two formulas in which no two steps agree for one.
+
+        Where they also differ in length, it is chance which of their steps are
+        partners, and so is what each pair says.
+        """
+        differ = {id(c.torch_step): c for c in self.culprits if c.kind == "step"}
+        for last in differ.values():
+            ours = _formula(self.keras, last.keras_step)
+            theirs = _formula(self.torch, last.torch_step)
+            if ours is None or theirs is None:
+                continue
+            inner = {id(step) for step in (*ours[1], *theirs[1])}
+            pairs = [(k, t) for k, t in self.pairs if {id(k), id(t)} & inner]
+            if not all({id(k), id(t)} <= inner and id(t) in differ for k, t in pairs):
+                continue
+            joined = [c for c in self.culprits if id(c.torch_step) in inner]
+            lengths = any(c.kind == "before" for c in joined)
+            if lengths and self._same(ours[0], theirs[0]):
+                whole = self._whole(last, ours, theirs)
+                first, rest = id(joined[0]), {id(c) for c in joined[1:]}
+                self.culprits = [
+                    whole if id(c) == first else c
+                    for c in self.culprits
+                    if id(c) not in rest
+                ]
+
+    def _same(self, ours: int, theirs: int) -> bool:
+        """Returns whether Keras's value came to where PyTorch's is taken."""
+        value = self.values.get(theirs)
+        return error_between(value, self.keras.values[ours]) <= TOLERANCE
+
+    def _whole(self, last: Culprit, ours: tuple, theirs: tuple) -> Culprit:
+        """Returns the difference between two formulas of one value."""
+        (number, steps), (other, torch_steps) = ours, theirs
+        made = {other: self.values[other]}
+        for step in torch_steps:
+            made[step.output] = self._try(step, [made[n] for n in step.inputs])
+        output, found = last.output, made[last.torch_step.output]
+        return Culprit(
+            last.keras_step,
+            last.torch_step,
+            "formula",
+            error_between(found, output),
+            [],
+            output,
+            found,
+            steps,
+            torch_steps,
+            [self.keras.values[number]],
+        )
+
+    def _leave_out_behind_nan(self) -> None:
+        """Drops what was found where one side's own values are NaN or infinite.
+
+        How a model is read rests on its values, and from there on they tell nothing.
+        """
+        ours: set[int] = set()
+        theirs: set[int] = set()
+        kept, source = [], ""
+        for culprit in self.culprits:
+            k, t = culprit.keras_step, culprit.torch_step
+            taken = k.inputs if k else self.keras.outputs
+            other = t.inputs if t else self.torch.outputs
+            if ours & set(taken) or theirs & set(other):
+                self.unjudged.add(id(t))
+                continue
+            kept.append(culprit)
+            if culprit.kind != "step" or culprit.found is None:
+                continue
+            finite, other_finite = map(_is_finite, (culprit.output, culprit.found))
+            if other_finite and not finite:
+                ours |= self._lost_in_keras(k)
+                source = source or k.name
+            elif finite and not other_finite:
+                theirs |= self._lost_in_torch(t, culprit.found)
+                source = source or t.name
+        if len(kept) < len(self.culprits):
+            self.notes.append(
+                f"NaN or infinity arises at {source}: what differs behind it can be "
+                "judged once that is mended"
+            )
+        self.culprits = kept
+
+    def _lost_in_keras(self, first: Step) -> set[int]:
+        """Returns the values that come of a step of Keras and are not finite."""
+        lost = {first.output}
+        for step in self.keras.steps:
+            behind = bool(lost & set(step.inputs))
+            if behind and not _is_finite(self.keras.values[step.output]):
+                lost.add(step.output)
+        return lost
+
+    def _lost_in_torch(self, first: Step, value: Tensor) -> set[int]:
+        """Returns the values that come of a step of PyTorch's and are not finite."""
+        lost: dict[int, Tensor | None] = {first.output: value}
+        for step in self.torch.steps:
+            if any(number in lost for number in step.inputs):
+                given = [lost.get(n, self.values.get(n)) for n in step.inputs]
+                made = self._try(step, given)
+                if made is None or not _is_finite(made):
+                    lost[step.output] = made
+        return set(lost)
+
+
+def _formula(graph: Graph, last: Step) -> tuple[int, list[Step]] | None:
+    """Returns what a step joins with something that is computed of it, and the steps.
+
+    None where it is none of these: where a layer lies between, or another value is
+    joined.
+    """
+    producers = graph.producers()
+    for root in dict.fromkeys(last.inputs):
+        found: dict[int, Step] = {}
+        waiting = [last.output]
+        while waiting:
+            step = producers.get(waiting.pop())
+            if step is None or step.is_layer:
+                break
+            found[step.output] = step
+            waiting += [n for n in step.inputs if n != root and n not in found]
+        else:
+            return root, [step for step in graph.steps if step.output in found]
+    return None
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(value.isfinite().all())
 
 
 def _by_number(k: Step, t: Step, inputs: list[Tensor], output: Tensor) -> bool:
@@ -391,12 +622,20 @@ def _used_inside(graph: Graph, steps: list[Step], end: int) -> bool:
     return not any(number in inner for step in others for number in step.inputs)
 
 
-def _run_or_none(step: Step, inputs: list[Tensor | None]) -> Tensor | None:
-    """Returns what a step of PyTorch computes, None where it cannot be run."""
+def _run_or_none(
+    step: Step, inputs: list[Tensor | None], shaped: Callable = _shaped
+) -> Tensor | None:
+    """Returns what a step of PyTorch computes, None where it cannot be run.
+
+    Args:
+        step: of PyTorch.
+        inputs: values, None where one could not be computed.
+        shaped: puts them in the shapes that the step takes.
+    """
     if any(value is None for value in inputs):
         return None
     try:
-        return run(step, _shaped(step, inputs))
+        return run(step, shaped(step, inputs))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
 

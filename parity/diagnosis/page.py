@@ -119,7 +119,7 @@ def change(finding: Finding) -> str:
     """Returns what removing a cause does to the error that is introduced."""
     before = number(finding.error_before)
     if finding.error_after is None:
-        return f"{before}, and nothing that was tried takes it away"
+        return f"{before}, and no change was found that takes it away"
     return f"{before} -> {number(finding.error_after)}"
 
 

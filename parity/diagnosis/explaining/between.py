@@ -56,7 +56,7 @@ def explain_before(culprit: Culprit, context: dict) -> list[Explanation]:
         if found:
             return found
     if only_keras and only_torch:
-        return _between_both(culprit)
+        return explain_between_both(culprit)
     if only_keras or only_torch:
         side = "keras" if only_keras else "torch"
         return _one_sided(culprit, only_keras or only_torch, side, context)
@@ -147,7 +147,7 @@ def _step_before(culprit: Culprit, graph, side: str) -> Step | None:
     return next((step for step in inputs if step is not None), None)
 
 
-def _between_both(culprit: Culprit) -> list[Explanation]:
+def explain_between_both(culprit: Culprit) -> list[Explanation]:
     """Explains a place where each side has steps that the other has not."""
     ours, theirs = culprit.only_keras, culprit.only_torch
     base = culprit.base

@@ -44,6 +44,7 @@ def simplify(graph: Graph) -> None:
     name_attention(graph)
     _merge_layers(graph)
     _name_functions(graph)
+    _name_differences(graph)
     _name_averages(graph)
     _name_counts(graph)
     _merge_scales(graph)
@@ -229,6 +230,25 @@ def _fold_biases(graph: Graph) -> None:
         step.weights["bias"] = after.weights["shift"]
         step.output = after.output
         graph.steps.remove(after)
+
+
+def _name_differences(graph: Graph) -> None:
+    """Takes a value to which the negative of another is added for their difference."""
+    for negative in [step for step in graph.steps if step.kind == "scale"]:
+        after = _only_consumer(graph, negative.output)
+        if after is None or after.kind != "merge" or after.parameters["mode"] != "add":
+            continue
+        (given,) = graph.inputs_of(negative)
+        made = graph.values[negative.output].reshape(given.shape)
+        different = difference(made, -given) > TOLERANCES["outputs"]
+        twice = len(set(after.inputs)) == 1
+        if negative.weights or different or twice or len(after.inputs) != 2:
+            continue
+        other = 1 - after.inputs.index(negative.output)
+        after.inputs = [after.inputs[other], negative.inputs[0]]
+        after.shapes = [after.shapes[other], negative.shapes[0]]
+        after.parameters = {"mode": "subtract"}
+        graph.steps.remove(negative)
 
 
 def _name_averages(graph: Graph) -> None:

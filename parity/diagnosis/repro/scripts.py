@@ -172,6 +172,8 @@ def _is_at(finding: Finding, culprit: Culprit) -> bool:
         names = {x.name if x else None for x in (step, *only)}
         if culprit.at_input:
             names.add("input")
+        elif step is None:
+            names.add("output")
         # A side that lacks what the other has is named by the layer before the place.
         if name not in names and (only or not between):
             return False
