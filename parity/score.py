@@ -298,6 +298,13 @@ def add_arguments(commands) -> None:
         help="a fixed choice, spread over the causes",
     )
     command.add_argument(
+        "--draw",
+        type=cli.positive,
+        metavar="N",
+        help="pairs drawn by chance in the place of those of the lists",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    command.add_argument(
         "--list", action="store_true", help="the names, without running them"
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="every outcome")
@@ -310,6 +317,8 @@ def main(arguments: argparse.Namespace) -> int:
     from parity import faults
 
     cases = faults.cases()
+    if arguments.draw:
+        cases = list(faults.drawn.cases(arguments.seed, arguments.draw))
     if arguments.only:
         cases = [x for x in cases if fnmatch.fnmatch(x.name, arguments.only)]
         if not cases:

@@ -2,6 +2,7 @@
 
 from parity.faults import (
     attention,
+    drawn,
     equal,
     forward,
     inputs,
@@ -14,7 +15,7 @@ from parity.faults import (
 )
 from parity.faults.pairs import PLACES, SCALES, Case, Expected, Pair
 
-__all__ = ["PLACES", "SCALES", "Case", "Expected", "Pair", "cases"]
+__all__ = ["PLACES", "SCALES", "Case", "Expected", "Pair", "cases", "drawn"]
 
 FILES = (
     forward,
