@@ -10,6 +10,8 @@ from parity.spec.errors import UsageError
 from parity.spec.tracing import Call
 
 Map = tuple[int, int, int]
+# Where Keras, TensorFlow and PyTorch keep what a layer has as attributes, too.
+LISTS = ("_layers", "_modules", "_self_")
 
 
 def named_layers(model: keras.Model) -> dict[str, keras.Layer]:
@@ -72,7 +74,11 @@ def _children(layer: keras.Layer) -> Iterable[tuple[str, object]]:
         return ((child.name, child) for child in layer.layers)
     # On the torch backend a layer is a module, which keeps its modules apart.
     attributes = {**vars(layer), **getattr(layer, "_modules", {})}
-    return ((n, child) for n, child in attributes.items() if not n.startswith("_"))
+    public = [(n, child) for n, child in attributes.items() if not n.startswith("_")]
+    if type(layer).__module__.startswith("keras."):
+        return public
+    private = [(n, child) for n, child in attributes.items() if n.startswith("_")]
+    return public + [(n, child) for n, child in private if not n.startswith(LISTS)]
 
 
 def input_shape(model: keras.Model) -> tuple[int | None, ...]:

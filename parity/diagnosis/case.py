@@ -1,8 +1,6 @@
 """Both models' steps, aligned, with the weights copied that are to be."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +11,7 @@ from parity.diagnosis.locate import FreeRun, Located, Locator, run_freely
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import simplify
-from parity.precision import keras_as, torch_as
+from parity.precision import keras_as, torch_as, untouched_state
 from parity.spec.errors import UsageError
 
 # Pairs of equal branches of which both ways are tried.
@@ -58,16 +56,7 @@ class Case:
         return run_freely(self.keras, self.torch, self.pairs, images)
 
 
-@contextlib.contextmanager
-def untouched_state() -> Iterator[None]:
-    """Puts PyTorch's random state back as it was."""
-    state = torch.random.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.random.set_rng_state(state)
-
-
+@untouched_state()
 def record(
     keras_model: keras.Model,
     torch_model: torch.nn.Module,
@@ -235,7 +224,8 @@ def _copy(case: Case, named: dict[str, Tensor]) -> None:
                 )
                 continue
             before = given.setdefault(other, (own, ours))[1]
-            if before.shape == ours.shape and not torch.equal(before, ours):
+            same = np.array_equal(before, ours, equal_nan=True)
+            if before.shape == ours.shape and not same:
                 case.shared.append((k, t, own, given[other][0], other))
             t.parameters[name] = ours
             placed.append((own, other))

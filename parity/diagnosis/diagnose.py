@@ -17,8 +17,9 @@ from parity.diagnosis.locate import (
     error_between,
     is_rounding,
 )
-from parity.diagnosis.recording.graph import Step
+from parity.diagnosis.recording.graph import Step, one_line
 from parity.diagnosis.recording.simplify import CLOSE_BY_KIND
+from parity.precision import untouched_state
 from parity.spec.errors import UsageError, unknown
 
 LEVELS = ("forward", "backward", "training")
@@ -38,11 +39,14 @@ def diagnose(
 ) -> Diagnosis:
     """Says where two models part, and proves each cause by removing it.
 
-    Neither model is changed. PyTorch's is judged in the mode in which it is: one whose
-    `eval()` was forgotten is told so. Keras's is called without a flag for training.
+    Neither model is changed, with one exception: a Keras model that has no weights yet
+    is built, by calling it once on the first image, as Keras does. PyTorch's is judged
+    in the mode in which it is: one whose `eval()` was forgotten is told so. Keras's is
+    called without a flag for training, with its layers that augment images off.
 
     Args:
-        keras_model: any built model on the TensorFlow backend with one input.
+        keras_model: any model on the TensorFlow backend with one input; a built one
+            where no images are given.
         torch_model: any module of one input.
         images: NHWC; or a pair (NHWC, NCHW), what each side's own pipeline makes of
             the same images. None draws probe images for the Keras model's input.
@@ -64,13 +68,14 @@ def diagnose(
         raise unknown("weights", weights, WEIGHTS)
     _check_models(keras_model, torch_model)
     keras_images, torch_images = _images(keras_model, images)
-    case = record(keras_model, torch_model, keras_images, torch_images, weights)
-    diagnosis = _forward(case, level, weights)
-    if level == "forward":
-        return diagnosis
-    return diagnose_levels(
-        diagnosis, case, keras_model, torch_model, keras_images, labels, **training
-    )
+    with untouched_state(), torch.inference_mode(False), torch.enable_grad():
+        case = record(keras_model, torch_model, keras_images, torch_images, weights)
+        diagnosis = _forward(case, level, weights)
+        if level == "forward":
+            return diagnosis
+        return diagnose_levels(
+            diagnosis, case, keras_model, torch_model, keras_images, labels, **training
+        )
 
 
 def _check_models(keras_model: object, torch_model: object) -> None:
@@ -78,31 +83,52 @@ def _check_models(keras_model: object, torch_model: object) -> None:
         raise UsageError(
             f"the first model must be a keras.Model, not {type(keras_model).__name__}"
         )
-    if isinstance(torch_model, torch.jit.ScriptModule):
-        raise UsageError(
-            "the PyTorch model is scripted, and what it does cannot be heard: give the "
-            "module itself"
-        )
     if not isinstance(torch_model, torch.nn.Module):
         raise UsageError(
             "the second model must be a torch.nn.Module, not "
             f"{type(torch_model).__name__}"
         )
+    for path, module in torch_model.named_modules():
+        word = _unheard(module)
+        if word:
+            name = f"{path} of the PyTorch model" if path else "the PyTorch model"
+            raise UsageError(
+                f"{name} is {word}, and what it does cannot be heard: give the module "
+                "itself"
+            )
+
+
+def _unheard(module: torch.nn.Module) -> str | None:
+    """Returns what a module is of which only the graph is left, None for others."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "scripted"
+    if isinstance(module, torch.fx.GraphModule) and any(
+        isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes
+    ):
+        return "exported"
+    return None
 
 
 def _images(model: keras.Model, images: Images | None) -> tuple:
     """Returns the NHWC images, and PyTorch's own NCHW ones if there are any."""
     theirs = None
-    if isinstance(images, tuple | list) and len(images) == 2:
-        images, theirs = images
-        theirs = _numbers(theirs)
+    shape = _known_shape(model)
     if images is None:
-        images = probe.images(input_shape(model))
+        images = _probe_images(model, shape)
+    if isinstance(images, tuple | list) and len(images) == 2:
+        rank = len(shape or "NHWC")
+        if getattr(images[0], "ndim", rank) == rank:  # and no list of two images
+            images, theirs = images
+            theirs = _numbers(theirs)
     images = _numbers(images)
-    shape = input_shape(model)
-    if images.ndim != len(shape) or any(
-        wanted not in (None, size)
-        for size, wanted in zip(images.shape[3:], shape[3:], strict=True)
+    _build(model, images[:1])
+    shape = _known_shape(model)
+    if shape and (
+        images.ndim != len(shape)
+        or any(
+            wanted not in (None, size)
+            for size, wanted in zip(images.shape[3:], shape[3:], strict=True)
+        )
     ):
         raise UsageError(
             f"images of shape {images.shape} do not fit model {model.name!r}, which "
@@ -116,7 +142,49 @@ def _images(model: keras.Model, images: Images | None) -> tuple:
     return images, theirs
 
 
+def _probe_images(model: keras.Model, shape: tuple | None) -> np.ndarray:
+    if shape:
+        return probe.images(shape)
+    problem = (
+        "the shape of its input is not known" if model.built else "it is not built"
+    )
+    raise UsageError(
+        f"no images can be drawn for model {model.name!r}, since {problem}: give "
+        "images, or call it once on some, as in model(images), so that it has weights"
+    )
+
+
+def _build(model: keras.Model, images: np.ndarray) -> None:
+    """Calls a model once if layers of it have no weights yet; those there are stay."""
+    if all(layer.built for layer in model._flatten_layers()):
+        return
+    before = [(variable, variable.numpy()) for variable in model.variables]
+    try:
+        model(images.astype(keras.config.floatx()))
+    except Exception as error:
+        raise UsageError(
+            f"model {model.name!r} is not built and cannot be called on images "
+            f"{images.shape}: {type(error).__name__}: {one_line(error)}"
+        ) from None
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+def _known_shape(model: keras.Model) -> tuple[int | None, ...] | None:
+    """Returns the shape of a model's input, None where its call alone knows it."""
+    built_for = (model.get_build_config() or {}).get("input_shape")
+    if getattr(model, "input_shape", None) or built_for:
+        return input_shape(model)
+    return None
+
+
 def _numbers(images: object) -> np.ndarray:
+    if isinstance(images, torch.Tensor):
+        images = images.detach().cpu()
+        images = images if images.is_complex() else images.double()
+    if np.iscomplexobj(images):
+        raise UsageError("images must be real numbers, not complex ones")
     try:
         array = np.asarray(images, np.float64)
     except (TypeError, ValueError):
@@ -216,9 +284,12 @@ def _unexplained(error: float) -> Finding:
 def _rounds_alike(explanation: Explanation) -> bool:
     """Returns whether a constant that was rounded to float32 is all that differs."""
     ours, theirs = (explanation.values.get(side) for side in ("keras", "torch"))
-    numbers = all(isinstance(value, int | float) for value in (ours, theirs))
-    if numbers and not isinstance(ours, bool):
-        close = abs(ours - theirs) <= 2.0**-23 * abs(ours)
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        pairs = [(ours[key], theirs.get(key)) for key in ours]
+    else:
+        pairs = [(ours, theirs)]
+    if pairs and all(_is_number(value) for pair in pairs for value in pair):
+        close = all(abs(a - b) <= 2.0**-23 * abs(a) for a, b in pairs)
         return close and is_rounding(explanation.before)
     if explanation.cause == "unexplained":
         k, t = explanation.keras_step, explanation.torch_step
@@ -229,6 +300,10 @@ def _rounds_alike(explanation: Explanation) -> bool:
 
 # Causes whose values are what each side runs, and no parameter of it.
 OPERATIONS = ("operation.different", "activation.kind")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _finding(explanation: Explanation, at_input: bool) -> Finding:

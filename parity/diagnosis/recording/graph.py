@@ -48,7 +48,7 @@ class View:
             map = array.reshape(array.shape[0], *split)
             back = [1 + self.order.index(axis) for axis in range(len(self.order))]
             return map.permute(0, *back).reshape(array.shape)
-        return array.permute(*(self.axes.index(axis) for axis in range(array.dim())))
+        return array.permute([self.axes.index(axis) for axis in range(array.dim())])
 
     def array(self, value: Tensor) -> Tensor:
         """Returns the array that holds a value."""
@@ -56,7 +56,7 @@ class View:
             map = value.reshape(value.shape[0], *self.pixels)
             map = map.permute(0, *(1 + axis for axis in self.order))
             return map.reshape(value.shape)
-        return value.permute(*self.axes)
+        return value.permute(self.axes)
 
     @property
     def flattened_order(self) -> tuple[int, ...] | None:
@@ -387,11 +387,15 @@ def finish(recorder: Recorder, side: str, outputs: object, tensors: tuple) -> Gr
 
 def uncallable(side: str, images: object, where: str, error: Exception) -> UsageError:
     """Returns the error for a model that cannot be called on images."""
-    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
     return UsageError(
         f"the {side} model cannot be called on images {tuple(images.shape)} in "
-        f"float64: {type(error).__name__} in {where}: {said[:300]}"
+        f"float64: {type(error).__name__} in {where}: {one_line(error)}"
     )
+
+
+def one_line(error: Exception) -> str:
+    """Returns what an error says, without colours or new lines, the first 300 signs."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:300]
 
 
 def _drop_unused(graph: Graph) -> None:

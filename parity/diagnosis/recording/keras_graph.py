@@ -6,6 +6,7 @@ own operations, through the callback that TensorFlow's debugger uses.
 """
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,6 +23,7 @@ from parity.diagnosis.recording.graph import (
     Graph,
     Recorder,
     Step,
+    View,
     channels_last,
     finish,
     uncallable,
@@ -32,6 +34,7 @@ from parity.diagnosis.recording.keras_layers import (
     read_layer,
 )
 from parity.diagnosis.recording.keras_operations import read_operation
+from parity.spec.errors import UsageError
 
 # Operations that hand on what they are given.
 SAME = {
@@ -72,11 +75,25 @@ class _KerasRecorder(Recorder):
         super().__init__("keras", channels_last)
         self.path = [""]
         self.inside = 0  # of a layer that is one step
+        self.refused: str | None = None  # why the model cannot be recorded
         self.leaves = leaf_layers(model)
         self.handles = {}
         for name, variable in variables_of(model).items():
             self.handles[id(variable._value.handle)] = name
             self.alive.append(variable._value.handle)
+
+    def to_tensor(self, array: object) -> torch.Tensor:
+        """Returns an array as float64; a complex number as two, on one axis more."""
+        array = np.asarray(array)
+        if np.iscomplexobj(array):
+            array = np.stack([array.real, array.imag], -1)
+        return super().to_tensor(array)
+
+    def keep(self, array: object, number: int, listed: bool = True) -> None:
+        super().keep(array, number, listed and not _is_complex(array))
+
+    def view_like(self, number: int, array: object) -> View | None:
+        return None if _is_complex(array) else super().view_like(number, array)
 
     def hear(self, kind, inputs, attributes, outputs, op_name=None, graph=None) -> None:
         """Is TensorFlow's callback: is told of every operation after it ran."""
@@ -100,6 +117,16 @@ class _KerasRecorder(Recorder):
             return
         numbers = [number for number in known if number is not None]
         path, is_layer = self.layer(numbers)
+        if outputs[0].dtype in (tf.string, tf.resource, tf.variant):
+            return
+        function = kind.startswith("__") or "PartitionedCall" in kind
+        held = any(tensor.dtype == tf.resource for tensor in inputs)
+        if function and held and self.arrays is None:
+            self.refused = (
+                f"{path} of the Keras model runs a saved graph with weights inside, "
+                "and what it does cannot be heard: give the model that was saved"
+            )
+            raise UsageError(self.refused)
         if kind in SAME and outputs[0].dtype.is_floating:
             self.keep(outputs[0], numbers[0], listed=kind != "StopGradient")
             return
@@ -225,6 +252,10 @@ class _KerasRecorder(Recorder):
                 self.take(name, path, True, None, kind, [number], parameters, output)
 
 
+def _is_complex(array: object) -> bool:
+    return tf.is_tensor(array) and array.dtype.is_complex
+
+
 @contextlib.contextmanager
 def _activation_of(layer: keras.Layer) -> Iterator[dict]:
     """Notes what the activation inside a layer is given."""
@@ -252,7 +283,9 @@ def _attributes(flat: tuple) -> dict[str, object]:
     found = {}
     for key, value in zip(flat[::2], flat[1::2], strict=True):
         key = key.decode() if isinstance(key, bytes) else key
-        found[key] = value.decode() if isinstance(value, bytes) else value
+        found[key] = (
+            value.decode(errors="replace") if isinstance(value, bytes) else value
+        )
     return found
 
 
@@ -270,6 +303,19 @@ def _is_one_step(layer: keras.Layer) -> bool:
     )
 
 
+def _augments(layer: keras.Layer) -> bool:
+    """Returns whether a layer is one of Keras's that change images at random.
+
+    They alone do so in a call without a flag for training, and not in `predict`.
+    """
+    kind = type(layer)
+    if isinstance(layer, keras.layers.Pipeline):
+        return True  # it hands the flag on
+    return "image_preprocessing" in kind.__module__ and "training" in (
+        inspect.signature(kind.call).parameters
+    )
+
+
 @contextlib.contextmanager
 def _listening(model: keras.Model, recorder: _KerasRecorder) -> Iterator[None]:
     layers = named_layers(model)
@@ -279,6 +325,8 @@ def _listening(model: keras.Model, recorder: _KerasRecorder) -> Iterator[None]:
         call = layer.call
 
         def run(*args, **kwargs):
+            if _augments(layer):
+                kwargs["training"] = False
             if recorder.inside:
                 return call(*args, **kwargs)
             if one_step:
@@ -304,6 +352,31 @@ def _listening(model: keras.Model, recorder: _KerasRecorder) -> Iterator[None]:
                 object.__delattr__(layer, "call")
             if own[path] is not None:
                 object.__setattr__(layer, "call", own[path])
+
+
+@contextlib.contextmanager
+def _eagerly(recorder: _KerasRecorder) -> Iterator[None]:
+    """Runs what `tf.function` decorates step by step, so that its steps are heard.
+
+    Not so functions of TensorFlow's own, some of which need a graph; nor Keras's where
+    gradients are asked for, since a grouped convolution has none on a CPU otherwise.
+    """
+    kind = type(tf.function(lambda: None))
+    original = kind.__call__
+    libraries = ("tensorflow.", "keras.")[: 1 if recorder.arrays is None else 2]
+
+    def call(function, *args, **kwargs):
+        python = function.python_function
+        module = getattr(python, "__module__", None) or ""
+        if recorder.inside or module.startswith(libraries):
+            return original(function, *args, **kwargs)
+        return python(*args, **kwargs)
+
+    kind.__call__ = call
+    try:
+        yield
+    finally:
+        kind.__call__ = original
 
 
 @contextlib.contextmanager
@@ -371,6 +444,12 @@ def record(
     Raises:
         UsageError: the model cannot be called on these images, or returns no tensor.
     """
+    for path, layer in named_layers(model).items():
+        if isinstance(layer, keras.layers.TFSMLayer):
+            raise UsageError(
+                f"{path} of the Keras model is a TFSMLayer, a graph that was saved, "
+                "and what it does cannot be heard: give the model that was saved"
+            )
     recorder = _KerasRecorder(model)
     recorder.arrays = arrays
     tensor = tf.constant(images, tf.float64)
@@ -378,9 +457,16 @@ def record(
         tape.watch(tensor)
     recorder.graph.inputs.append(recorder.new_value(tensor, "input"))
     try:
-        with _quiet(), _float64_lrn(recorder), _listening(model, recorder):
+        with (
+            _quiet(),
+            _eagerly(recorder),
+            _float64_lrn(recorder),
+            _listening(model, recorder),
+        ):
             outputs = model(tensor)  # a flag would overrule those inside the model
     except Exception as error:
+        if recorder.refused:
+            raise UsageError(recorder.refused) from None
         where = recorder.path[-1] or type(model).__name__
         raise uncallable("Keras", images, where, error) from None
     return finish(recorder, "Keras", outputs, tensors_in(outputs))
