@@ -1,7 +1,7 @@
 """Faults drawn by chance: at any node, of any size, with both sides in any style.
 
-The lists of the other files were made by hand, and the diagnosis with them in view. What
-is drawn here with a number that nobody has used before has been seen by none of the two.
+The lists of the other files were made by hand, and the diagnosis with them in view.
+What is drawn here with a number that nobody has used before was seen by neither.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,10 +12,17 @@ import numpy as np
 from parity.frameworks import torch
 from parity.faults.equal import KERAS_STYLES, OTHER_NAMES, TORCH_STYLES
 from parity.faults.networks import NETWORKS
-from parity.faults.pairs import Case, Pair, Sides, build_sides, make_pair, place
-from parity.faults.pairs import read_weights
+from parity.faults.pairs import (
+    Case,
+    Pair,
+    Sides,
+    build_sides,
+    make_pair,
+    place,
+    read_weights,
+)
 from parity.faults.planting import Edit, adding, beside, dropping, expected_at, setting
-from parity.faults.spec import Network, Node, Nodes, find, leaves
+from parity.faults.spec import Network, Node, find, leaves
 from parity.faults.weights import changed, initialised, noisy
 from parity.precision import keras_as, torch_as
 from parity.spec.tolerances import TOLERANCES, relative_error
