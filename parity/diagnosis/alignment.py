@@ -22,21 +22,26 @@ FAMILIES = (
 # What a pair of steps gains, and what a step without a partner costs.
 SAME_KIND, SAME_WEIGHTED, FAMILY, OPAQUE = 5.0, 8.0, 1.5, 0.5
 SHAPE, WEIGHT_SHAPE, WEIGHT_VALUES, NAME, PARAMETERS = 2.0, 3.0, 6.0, 2.0, 0.5
+FUNCTION = 2.5
 GAP, WEIGHTED_GAP = 1.0, 2.5
 
 
 def align(
-    keras_graph: Graph, torch_graph: Graph, turned: frozenset[int] = frozenset()
+    keras_graph: Graph,
+    torch_graph: Graph,
+    turned: frozenset[int] | None = frozenset(),
 ) -> list[tuple[Step, Step]]:
     """Returns the pairs of partners, in an order in which both can be run.
 
     Args:
         keras_graph: simplified.
         torch_graph: likewise.
-        turned: the places of `ties` whose equal branches are taken the other way round.
+        turned: the places of `ties` whose equal branches are taken the other way round;
+            None takes all branches of both sides as they are given.
     """
     names = shared_names(keras_graph, torch_graph)
-    ours, theirs = walk(keras_graph, names), walk(torch_graph, names, turned)
+    ours = walk(keras_graph, names, None if turned is None else frozenset())
+    theirs = walk(torch_graph, names, turned)
     gains = [[_gain(k, t, keras_graph, torch_graph) for t in theirs] for k in ours]
     return _best(ours, theirs, gains)
 
@@ -62,14 +67,15 @@ def ties(graph: Graph, names: set[str]) -> list[int]:
 
 
 def walk(
-    graph: Graph, names: set[str], turned: frozenset[int] = frozenset()
+    graph: Graph, names: set[str], turned: frozenset[int] | None = frozenset()
 ) -> list[Step]:
     """Returns a graph's steps, inputs before what uses them, deeper branches first.
 
     Args:
         graph: of either side.
         names: those of layers that both sides know; they decide between equal branches.
-        turned: the values whose equal branches are taken the other way round.
+        turned: the values whose equal branches are taken the other way round; None
+            takes all branches as they are given.
     """
     producers = graph.producers()
     key = _keys(graph, names)
@@ -87,8 +93,11 @@ def walk(
             continue
         seen.add(number)
         stack.append((number, True))
-        inputs = step.inputs[::-1] if number in turned else step.inputs
-        stack += [(child, False) for child in reversed(sorted(inputs, key=key))]
+        inputs = step.inputs
+        if turned is not None:
+            inputs = inputs[::-1] if number in turned else inputs
+            inputs = sorted(inputs, key=key)
+        stack += [(child, False) for child in reversed(inputs)]
     return found
 
 
@@ -139,7 +148,10 @@ def _gain(k: Step, t: Step, keras_graph: Graph, torch_graph: Graph) -> float:
             gain += NAME
         elif k.name.split(".")[-1] == t.name.split(".")[-1]:
             gain += NAME / 4
-    for key in ("function", "mode", "stride", "size"):
+    if k.kind == t.kind == "activation":
+        same = k.parameters["function"] == t.parameters["function"]
+        gain += FUNCTION if same else 0.0
+    for key in ("mode", "stride", "size"):
         if key in k.parameters and k.parameters.get(key) == t.parameters.get(key):
             gain += PARAMETERS
     return gain

@@ -98,16 +98,20 @@ def record(
 
 
 def _probed(case: Case, named: dict[str, Tensor], weights: str) -> Case:
-    """Returns the case, with equal branches paired as fewer steps differ.
+    """Returns the case, with branches paired as fewer steps differ.
 
-    Where nothing tells two branches apart, both ways are tried.
+    Where nothing tells two branches apart, both ways are tried; and where they are told
+    apart by their shapes, as they are given, since a shape may be what is wrong.
     """
+    steps = case.torch.steps
     names = shared_names(case.keras, case.torch)
-    places = ties(case.torch, names)[:PROBES]
-    own = {id(step): dict(step.parameters) for step in case.torch.steps if places}
+    ways = [frozenset([place]) for place in ties(case.torch, names)[:PROBES]]
+    if any(len(step.inputs) > 1 for step in steps):
+        ways.append(None)
+    own = {id(step): dict(step.parameters) for step in steps if ways}
 
-    def aligned(turned: frozenset[int]) -> Case:
-        for step in case.torch.steps if places else ():
+    def aligned(turned: frozenset[int] | None) -> Case:
+        for step in steps if ways else ():
             step.parameters = dict(own[id(step)])
         pairs = align(case.keras, case.torch, turned)
         other = Case(case.keras, case.torch, pairs, case.torch_images)
@@ -115,12 +119,13 @@ def _probed(case: Case, named: dict[str, Tensor], weights: str) -> Case:
             _copy(other, named)
         return other
 
-    turned: frozenset[int] = frozenset()
+    turned: frozenset[int] | None = frozenset()
     best = last = aligned(turned)
-    for place in places if best.located.culprits else ():
-        last = aligned(turned | {place})
+    for way in ways if best.located.culprits else ():
+        tried = None if way is None else turned | way
+        last = aligned(tried)
         if len(last.located.culprits) < len(best.located.culprits):
-            best, turned = last, turned | {place}
+            best, turned = last, tried
     # The steps are shared, and hold what the last one copied.
     return best if best is last else aligned(turned)
 

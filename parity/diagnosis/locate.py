@@ -97,8 +97,21 @@ class FreeRun:
 def run(step: Step, inputs: list[Tensor]) -> Tensor:
     """Returns what a step of PyTorch computes from other inputs."""
     if step.kind in operations.KINDS:
-        return operations.run(step.kind, step.parameters, inputs)
+        return operations.run(step.kind, _resized(step, inputs), inputs)
     return step.replay(inputs)
+
+
+def _resized(step: Step, inputs: list[Tensor]) -> dict[str, object]:
+    """Returns a step's parameters; a resize by a whole factor keeps that factor."""
+    given, own = inputs[0].shape[2:], step.shapes[0][2:]
+    if step.kind != "resize" or given == own:
+        return step.parameters
+    size = step.parameters["size"]
+    factors = [new / old for new, old in zip(size, own, strict=True)]
+    if any(factor != int(factor) for factor in factors):
+        return step.parameters
+    size = tuple(int(f) * x for f, x in zip(factors, given, strict=True))
+    return step.parameters | {"size": size}
 
 
 def _shaped(step: Step, inputs: list[Tensor]) -> list[Tensor]:

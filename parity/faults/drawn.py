@@ -22,7 +22,7 @@ from parity.faults.pairs import (
     read_weights,
 )
 from parity.faults.planting import Edit, adding, beside, dropping, expected_at, setting
-from parity.faults.spec import Network, Node, find, leaves
+from parity.faults.spec import Network, Node, find, leaves, sources
 from parity.faults.weights import changed, initialised, noisy
 from parity.precision import keras_as, torch_as
 from parity.spec.tolerances import TOLERANCES, relative_error
@@ -38,7 +38,7 @@ ALIKE = {
     "pool.padding": ("pad.amount", "pad.missing", "pool.ceil_mode"),
     "pool.ceil_mode": ("pool.padding",),
     "bias.different": ("bias.missing",),
-    "activation.missing": ("softmax.missing",),
+    "activation.missing": ("softmax.missing", "activation.twice"),
     "resize.grid": ("resize.method",),
 }
 # One in so many pairs is the same function, in two styles.
@@ -175,7 +175,10 @@ RULES: dict[str, tuple[Callable[[Random, Node], Fault], ...]] = {
     ),
     "pool": (
         _settings("pool.kind", lambda r, n: {"function": _turn(n, "max")}),
-        _settings("pool.size", lambda r, n: {"size": n["size"] + 1}),
+        _settings(
+            "pool.size",
+            lambda r, n: {"size": n["size"] + 1, "stride": n.get("stride", n["size"])},
+        ),
         _settings("pool.stride", lambda r, n: {"stride": int(r.integers(1, 4))}),
         _settings("pool.ceil_mode", lambda r, n: {"ceil": True}),
     ),
@@ -268,7 +271,9 @@ def _faulty(random: Random, name: str) -> Case:
     rules = RULES[item.kind]
     fault = rules[random.integers(len(rules))](random, item)
     side = fault.side or ("keras", "torch")[random.integers(2)]
-    at = beside(path, fault.added) if fault.added else path
+    at = (beside(path, fault.added) if fault.added else path,)
+    if item.kind == "pad":  # a border may be told by the layer that sees it, too
+        at += tuple(x for x, before in sources(network.nodes).items() if path in before)
     weights = "as_is" if fault.plant else "copy"
 
     def make() -> Pair:
@@ -284,7 +289,7 @@ def _faulty(random: Random, name: str) -> Case:
             if fault.plant:
                 fault.plant(sides, getattr(sides, side), path)
 
-        expected = (expected_at(sides, (at,), causes),)
+        expected = (expected_at(sides, at, causes),)
         return make_pair(sides, expected, scale, weights=weights, plant=plant)
 
     title = f"{fault.cause}-{name}/{network.name}/{path}/{side}/{scale:.3g}"

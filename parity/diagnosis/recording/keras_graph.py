@@ -7,6 +7,7 @@ own operations, through the callback that TensorFlow's debugger uses.
 
 import contextlib
 import inspect
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -135,7 +136,8 @@ class _KerasRecorder(Recorder):
                 if self.number_of(given) is not None:
                     self.keep(made, self.number_of(given))
             return
-        if kind in RESHAPES:
+        whole = math.prod(inputs[0].shape) == math.prod(outputs[0].shape)
+        if kind in RESHAPES or (kind == "StridedSlice" and whole):
             number = self.reshaped(numbers[0], outputs[0], path)
             if number is not None:
                 self.graph.names[number] = self.graph.names[numbers[0]]

@@ -178,12 +178,26 @@ def _fold_pads(graph: Graph) -> None:
         step = _only_consumer(graph, pad.output)
         if step is None or np.min(pad.parameters["padding"]) < 0:
             continue
+        if step.kind == "pad" and _is_same_border(pad.parameters, step.parameters):
+            padding = pad.parameters["padding"], step.parameters["padding"]
+            step.parameters["padding"] = _sum(*padding)
+            step.inputs, step.shapes = list(pad.inputs), list(pad.shapes)
+            graph.steps.remove(pad)
+            continue
         fold = {"conv": _fold_into_conv, "pool": _fold_into_pool}.get(step.kind)
         if fold is None or not fold(step.parameters, pad.parameters):
             continue
         step.pad = pad
         step.inputs, step.shapes = list(pad.inputs), list(pad.shapes)
         graph.steps.remove(pad)
+
+
+def _is_same_border(p: dict, q: dict) -> bool:
+    """Returns whether two borders, one around the other, are one of the same value."""
+    values = [(b.get("mode", "constant"), b.get("value", 0.0)) for b in (p, q)]
+    return values[0] == values[1] == ("constant", values[0][1]) and (
+        np.min(q["padding"]) >= 0
+    )
 
 
 def _fold_into_conv(p: dict, pad: dict) -> bool:
@@ -359,9 +373,19 @@ def _merge_layers(graph: Graph) -> None:
             replay=_chain(inner, source, result),
             shapes=[shape],
         )
+        if shape == graph.shapes[result]:
+            _name_function(graph, step)
         graph.steps[graph.steps.index(inner[-1])] = step
         for other in inner[:-1]:
             graph.steps.remove(other)
+
+
+def _name_function(graph: Graph, step: Step) -> None:
+    """Names the function of each number that a layer of the user's computes."""
+    made = graph.values[step.output]
+    found = classify(graph.values[step.inputs[0]].reshape(made.shape), made)
+    if found is not None and found[0] == "activation":
+        step.kind, step.parameters = found
 
 
 def _chain(steps: list[Step], source: int, result: int):

@@ -147,7 +147,7 @@ class _TorchRecorder(Recorder):
             _, _, dropout = read_function(self, name, args, kwargs)
             if not dropout["active"]:
                 self.add_dropout(path, dropout["rate"], numbers[0])
-        if name in RESHAPES or name in DROPOUTS:
+        if name in RESHAPES or name in DROPOUTS or _is_whole(name, args, outputs):
             if len(outputs) == 1 and outputs[0] is tensors[0]:
                 return
             if len(outputs) == 1 and (
@@ -375,6 +375,11 @@ def _in_float64(function: Callable, args: tuple, kwargs: dict) -> tuple:
         function = Tensor.double
     args = tuple(wide(value) for value in args)
     return function, args, {key: wide(value) for key, value in kwargs.items()}
+
+
+def _is_whole(name: str, args: tuple, outputs: tuple) -> bool:
+    """Returns whether an index takes all there is, as x[:, :, None, None] does."""
+    return name == "__getitem__" and outputs[0].numel() == args[0].numel()
 
 
 def _filled(template: object, tensors: list[Tensor]) -> object:

@@ -335,7 +335,7 @@ def _read_crop(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     index = index if isinstance(index, tuple) else (index,)
     number = recorder.number_of(x)
     view = recorder.graph.views.get(number)
-    if view is None or x.dim() != 4 or view.axes != (0, 1, 2, 3):
+    if view is None or x.dim() != 4:
         raise Unknown
     index = (*index, *[slice(None)] * (4 - len(index)))
     if not all(isinstance(part, slice) for part in index) or len(index) != 4:
@@ -358,8 +358,7 @@ def _read_pad(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     number = recorder.number_of(a["input"])
     sides = list(a["pad"])
     rank = a["input"].dim()
-    view = recorder.graph.views[number]
-    if rank != 4 or len(sides) > 4 or view.axes != (0, 1, 2, 3):
+    if rank != 4 or len(sides) > 4:
         raise Unknown
     sides += [0] * (4 - len(sides))
     left, right, top, bottom = sides
