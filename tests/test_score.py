@@ -96,14 +96,16 @@ def test_json_holds_every_outcome():
 
 def test_a_pattern_that_matches_nothing():
     arguments = argparse.Namespace(
-        only="bn.nothing*", sample=None, list=True, json=None
+        only="bn.nothing*", sample=None, draw=None, list=True, json=None
     )
     with pytest.raises(UsageError, match="no case matches"):
         score.main(arguments)
 
 
 def test_a_list_of_names(capsys):
-    arguments = argparse.Namespace(only="bn.*", sample=5, list=True, json=None)
+    arguments = argparse.Namespace(
+        only="bn.*", sample=5, draw=None, list=True, json=None
+    )
     assert score.main(arguments) == 0
     names = capsys.readouterr().out.splitlines()
     assert len(names) == 5

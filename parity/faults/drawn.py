@@ -41,8 +41,8 @@ ALIKE = {
     "activation.missing": ("softmax.missing", "activation.twice"),
     "resize.grid": ("resize.method",),
 }
-# One in so many pairs is the same function, in two styles.
-EQUAL = 5
+# One in so many pairs is the same function, in two styles; one has two faults.
+EVERY = 5
 LEAST = 1e-6  # of what a fault makes of the outputs
 
 
@@ -54,8 +54,9 @@ class Fault:
         cause: its identifier.
         edit: of the nodes of the wrong side.
         plant: of the weights, which are then judged as they are.
-        side: "torch" where Keras cannot be wrong in this way; "" for either.
+        side: that is wrong; "" before it is drawn.
         added: the name of a node that is put behind, where the fault is found.
+        path: of the node.
     """
 
     cause: str
@@ -63,6 +64,7 @@ class Fault:
     plant: Callable | None = None
     side: str = ""
     added: str = ""
+    path: str = ""
 
 
 def _settings(cause: str, function: Callable[[Random, Node], dict], **rest):
@@ -227,16 +229,27 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 
     Args:
         seed: of what is drawn.
-        count: of pairs; one in five is equal.
+        count: of pairs; one in five is equal, and one in five has two faults.
     """
     random = np.random.default_rng(seed)
     found = 0
     while found < count:
         name = f"drawn-{seed}-{found}"
-        case = _equal(random, name) if found % EQUAL == 0 else _faulty(random, name)
-        if _holds(case):
+        network, scale = _network(random), float(10 ** random.uniform(-2, 2))
+        faults: list[Fault] = []
+        if found % EVERY == 0:
+            weights = ("copy", "as_is")[random.integers(2)]
+            drawn = [_equal(network, scale, weights, name)]
+        else:
+            faults = [_draw(random, network) for _ in range(1 + (found % EVERY == 1))]
+            drawn = [_faulty(network, scale, faults, name)]
+            if len(faults) > 1:  # each must show by itself
+                drawn += [_faulty(network, scale, [fault], name) for fault in faults]
+        if len({fault.path for fault in faults}) == len(faults) and all(
+            map(_holds, drawn)
+        ):
             found += 1
-            yield case
+            yield drawn[0]
 
 
 def _network(random: Random) -> Network:
@@ -253,53 +266,71 @@ def _network(random: Random) -> Network:
     return replace(network, keras=styles[0], torch=styles[1])
 
 
-def _equal(random: Random, name: str) -> Case:
-    network, scale = _network(random), float(10 ** random.uniform(-2, 2))
-    weights = ("copy", "as_is")[random.integers(2)]
-
+def _equal(network: Network, scale: float, weights: str, name: str) -> Case:
     def make() -> Pair:
         return make_pair(build_sides(network), (), scale, weights=weights)
 
     return Case(f"equal-{name}", network.name, "equal", "whole", scale, make)
 
 
-def _faulty(random: Random, name: str) -> Case:
-    network, scale = _network(random), float(10 ** random.uniform(-2, 2))
+def _draw(random: Random, network: Network) -> Fault:
+    """Returns a fault at a drawn node of a drawn side."""
     paths = [x for x in leaves(network.nodes) if find(network.nodes, x).kind in RULES]
     path = str(random.choice(paths))
     item = find(network.nodes, path)
     rules = RULES[item.kind]
     fault = rules[random.integers(len(rules))](random, item)
     side = fault.side or ("keras", "torch")[random.integers(2)]
-    at = (beside(path, fault.added) if fault.added else path,)
-    if item.kind == "pad":  # a border may be told by the layer that sees it, too
-        at += tuple(x for x, before in sources(network.nodes).items() if path in before)
-    weights = "as_is" if fault.plant else "copy"
+    return replace(fault, path=path, side=side)
+
+
+def _faulty(network: Network, scale: float, faults: list[Fault], name: str) -> Case:
+    weights = "as_is" if any(fault.plant for fault in faults) else "copy"
 
     def make() -> Pair:
-        wrong = fault.edit(network.nodes, path)
-        right = network.nodes
-        sides = build_sides(
-            network, *((wrong, right) if side == "keras" else (right, wrong))
-        )
-        _check_shapes(sides, path)
-        causes = (fault.cause, *ALIKE.get(fault.cause, ()))
+        nodes = {"keras": network.nodes, "torch": network.nodes}
+        for fault in faults:
+            nodes[fault.side] = fault.edit(nodes[fault.side], fault.path)
+        sides = build_sides(network, nodes["keras"], nodes["torch"])
+        _check_shapes(sides, {fault.path for fault in faults})
 
         def plant(sides: Sides) -> None:
-            if fault.plant:
-                fault.plant(sides, getattr(sides, side), path)
+            for fault in faults:
+                if fault.plant:
+                    fault.plant(sides, getattr(sides, fault.side), fault.path)
 
-        expected = (expected_at(sides, at, causes),)
+        expected = tuple(
+            expected_at(
+                sides,
+                _places(network, fault),
+                (fault.cause, *ALIKE.get(fault.cause, ())),
+            )
+            for fault in faults
+        )
         return make_pair(sides, expected, scale, weights=weights, plant=plant)
 
-    title = f"{fault.cause}-{name}/{network.name}/{path}/{side}/{scale:.3g}"
-    where = place(network.nodes, path)
-    return Case(title, network.name, fault.cause, where, scale, make)
+    planted = "+".join(f"{x.cause}:{x.path}:{x.side}" for x in faults)
+    where, cause = place(network.nodes, faults[0].path), faults[0].cause
+    if len(faults) > 1:
+        where, cause = "whole", "several"
+    title = f"{planted}-{name}/{network.name}/{scale:.3g}"
+    return Case(title, network.name, cause, where, scale, make)
 
 
-def _check_shapes(sides: Sides, path: str) -> None:
+def _places(network: Network, fault: Fault) -> tuple[str, ...]:
+    """Returns the paths at which a fault may be found."""
+    if fault.added:
+        return (beside(fault.path, fault.added),)
+    if find(network.nodes, fault.path).kind != "pad":
+        return (fault.path,)
+    # A border may be told by the layer that sees it, too.
+    behind = (x for x, given in sources(network.nodes).items() if fault.path in given)
+    return (fault.path, *behind)
+
+
+def _check_shapes(sides: Sides, paths: set[str]) -> None:
     """Raises ValueError where a fault changes the weights of other layers."""
-    for other in sides.keras.layers.keys() & sides.torch.layers.keys() - {path}:
+    for other in (sides.keras.layers.keys() & sides.torch.layers.keys()) - paths:
         ours, theirs = (
             {role: x.size for role, x in read_weights(built, other).items()}
             for built in (sides.keras, sides.torch)
