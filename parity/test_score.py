@@ -75,3 +75,14 @@ def test_the_sample_holds_every_cause_and_a_quarter_of_equal_pairs():
     causes = [case.cause for case in SAMPLE]
     assert set(causes) == {case.cause for case in faults.cases()}
     assert np.isclose(causes.count("equal") / len(causes), 0.25)
+
+
+def test_drawn_pairs_are_the_same_every_time_and_named():
+    cases, again = (list(faults.drawn.cases(0, 10)) for _ in range(2))
+    assert [case.name for case in cases] == [case.name for case in again]
+    assert sum(case.cause == "equal" for case in cases) == 2
+    assert sum(case.cause == "several" for case in cases) == 2
+    outcomes = [score.judge(case) for case in cases]
+    assert all(outcome.right for outcome in outcomes), [
+        (outcome.expected, outcome.said) for outcome in outcomes if not outcome.right
+    ]

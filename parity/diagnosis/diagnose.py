@@ -18,9 +18,9 @@ from parity.diagnosis.locate import (
     is_rounding,
 )
 from parity.diagnosis.recording.graph import Step, one_line
-from parity.diagnosis.recording.simplify import CLOSE_BY_KIND
 from parity.precision import untouched_state
 from parity.spec.errors import UsageError, unknown
+from parity.spec.tolerances import ROUNDED
 
 LEVELS = ("forward", "backward", "training")
 WEIGHTS = ("copy", "as_is")
@@ -294,7 +294,8 @@ def _rounds_alike(explanation: Explanation) -> bool:
     if explanation.cause == "unexplained":
         k, t = explanation.keras_step, explanation.torch_step
         same = k is not None and t is not None and k.kind == t.kind
-        return same and explanation.before <= CLOSE_BY_KIND.get(k.kind, 1e-7)
+        limit = ROUNDED.get(k.kind, ROUNDED["constants"]) if same else 0.0
+        return same and explanation.before <= limit
     return False
 
 

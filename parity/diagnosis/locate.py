@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from parity.diagnosis.recording import operations
 from parity.diagnosis.recording.graph import Graph, Step, Tensor, same_size
-from parity.diagnosis.recording.simplify import CLOSE, difference
-from parity.spec.tolerances import TOLERANCES
+from parity.diagnosis.recording.simplify import difference
+from parity.spec.tolerances import ROUNDED, TOLERANCES
 
 TOLERANCE = TOLERANCES["outputs"]
 # How far behind two steps that differ a place is looked for where the two agree again.
@@ -690,4 +690,4 @@ def _least_error(value: Tensor | None, candidates: list[Tensor]) -> float:
 
 def is_rounding(error: float) -> bool:
     """Returns whether a constant that one side rounded to float32 explains an error."""
-    return error <= CLOSE
+    return error <= ROUNDED["constants"]

@@ -92,8 +92,11 @@ def _without(cause: str):
 
 
 def _with_more(cause: str, kind: str, **settings):
-    edit = adding(kind, "more", **settings)
-    return lambda random, item: Fault(cause, edit, added="more")
+    def draw(random: Random, item: Node) -> Fault:
+        name = f"{item.name}_more"
+        return Fault(cause, adding(kind, name, **settings), added=name)
+
+    return draw
 
 
 def _pixels(random: Random, largest: int = 2) -> tuple[int, ...]:

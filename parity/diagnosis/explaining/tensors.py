@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from parity.frameworks import torch
 from parity.diagnosis.recording.graph import Step, Tensor
+from parity.spec.tolerances import ROUNDED
 
-CLOSE = 1e-6  # weights are float32
 Named = tuple[str, dict[str, object], tuple[str, ...]]
 
 
@@ -44,7 +44,7 @@ def explain_tensors(
 def _close(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape:
         return False
-    return float((a - b).norm()) <= CLOSE * float(b.norm()) + 1e-30
+    return float((a - b).norm()) <= ROUNDED["weights"] * float(b.norm()) + 1e-30
 
 
 def _weight(k, ours, theirs, inputs, context) -> tuple[str, str, tuple]:

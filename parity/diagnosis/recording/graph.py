@@ -278,6 +278,15 @@ class Recorder:
                 return view
         return None
 
+    def natural_shape(self, number: int) -> tuple[int, ...]:
+        """Returns a value's shape in the axes that a layer takes it to have."""
+        view, shape = self.graph.views[number], self.graph.shapes[number]
+        if view.pixels:
+            return shape
+        wanted = self.default_view(len(shape))
+        array = [shape[axis] for axis in view.axes]
+        return tuple(array[wanted.axes.index(axis)] for axis in range(len(shape)))
+
     def natural(self, number: int, name: str) -> int:
         """Returns a value in the axes that a layer takes it to have.
 

@@ -74,7 +74,7 @@ def _one(kind: str, parameters: dict) -> list:
 
 
 def _sizes(recorder, number: int) -> tuple[int, ...]:
-    return recorder.graph.shapes[number][2:]
+    return recorder.natural_shape(number)[2:]
 
 
 def _window(recorder, number, padding, size, stride, dilation=(1, 1)) -> tuple:
@@ -134,14 +134,14 @@ def _depthwise(recorder, layer, numbers, kwargs, output):
         "stride": tuple(layer.strides),
         "padding": padding,
         "dilation": tuple(layer.dilation_rate),
-        "groups": recorder.graph.shapes[numbers[0]][1],
+        "groups": recorder.natural_shape(numbers[0])[1],
     }
     return _one("conv", parameters)
 
 
 def _separable(recorder, layer, numbers, kwargs, output):
     first = _depthwise_kernel(recorder, layer.depthwise_kernel)
-    channels = recorder.graph.shapes[numbers[0]][1]
+    channels = recorder.natural_shape(numbers[0])[1]
     stride, dilation = tuple(layer.strides), tuple(layer.dilation_rate)
     depthwise = {
         "weight": first,
@@ -264,7 +264,7 @@ def _group_norm(recorder, layer, numbers, kwargs, output):
         "gamma": recorder.tensor(layer.gamma) if layer.scale else None,
         "beta": recorder.tensor(layer.beta) if layer.center else None,
         "epsilon": float(layer.epsilon),
-        "groups": recorder.graph.shapes[numbers[0]][1] if groups == -1 else groups,
+        "groups": recorder.natural_shape(numbers[0])[1] if groups == -1 else groups,
     }
     return _one("group_norm", parameters)
 

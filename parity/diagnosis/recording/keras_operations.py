@@ -74,7 +74,7 @@ def _conv(recorder, kind, inputs, attributes, outputs):
     number = recorder.number_of(inputs[0])
     if number is None or recorder.number_of(inputs[1]) is not None:
         raise Unknown
-    shape = recorder.graph.shapes[number]
+    shape = recorder.natural_shape(number)
     kernel = recorder.tensor(inputs[1])
     stride = tuple(attributes["strides"][1:3])
     dilation = tuple((attributes.get("dilations") or [1, 1, 1, 1])[1:3])
@@ -172,7 +172,7 @@ def _add_many(recorder, kind, inputs, attributes, outputs):
 def _pool(recorder, kind, inputs, attributes, outputs):
     (number,) = _numbers(recorder, inputs[:1])
     size, stride = tuple(attributes["ksize"][1:3]), tuple(attributes["strides"][1:3])
-    sizes = recorder.graph.shapes[number][2:]
+    sizes = recorder.natural_shape(number)[2:]
     parameters = {
         "mode": "max" if kind.startswith("Max") else "average",
         "size": size,

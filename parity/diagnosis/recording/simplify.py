@@ -13,12 +13,8 @@ from parity.frameworks import torch
 from parity.diagnosis.recording import operations
 from parity.diagnosis.recording.attention import name_attention
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
-from parity.spec.tolerances import TOLERANCES, relative_error
+from parity.spec.tolerances import ROUNDED, TOLERANCES, relative_error
 
-# TensorFlow rounds some constants to float32 in a float64 model.
-CLOSE = 3e-7
-# TensorFlow resizes in float32, and sums more of it with antialiasing.
-CLOSE_BY_KIND = {"resize": 3e-6}
 # Operations on each number apart, by either framework's name.
 ELEMENTWISE = {
     "Erf", "Erfc", "Neg", "Pow", "Sqrt", "Rsqrt", "Log", "Log1p", "Expm1", "Reciprocal",
@@ -73,7 +69,7 @@ def check(graph: Graph) -> None:
             value is None
             or value.numel() != made.numel()
             or difference(value.reshape(made.shape), made)
-            > CLOSE_BY_KIND.get(step.kind, CLOSE)
+            > ROUNDED.get(step.kind, ROUNDED["constants"])
         ):
             step.kind = "opaque"
 
@@ -528,12 +524,12 @@ def classify(x: Tensor, y: Tensor) -> tuple[str, dict[str, object]] | None:
     if difference(y, x) <= tolerance:
         return "identity", {}
     for name, function in operations.FUNCTIONS.items():
-        if difference(function(x), y) <= CLOSE:
+        if difference(function(x), y) <= ROUNDED["constants"]:
             return "activation", {"function": name}
     for axis in range(1, x.dim()):
         for log in (False, True):
             made = operations.run("softmax", {"axis": axis, "log": log}, [x])
-            if x.shape[axis] > 1 and difference(made, y) <= CLOSE:
+            if x.shape[axis] > 1 and difference(made, y) <= ROUNDED["constants"]:
                 return "softmax", {"axis": axis, "log": log}
     negative = x < -1e-3 * x.abs().max()
     if bool(negative.any()):

@@ -24,10 +24,8 @@ from parity.diagnosis.repro.code import Arrays
 from parity.diagnosis.repro.keras_code import keras_code
 from parity.diagnosis.repro.torch_code import torch_code
 from parity.spec.files import write_atomically
-from parity.spec.tolerances import relative_error
+from parity.spec.tolerances import ROUNDED, relative_error
 
-# What TensorFlow rounds to float32 inside leaves less than this.
-CLOSE = 1e-6
 MOST_ORDERS = 720
 WRITERS = {"keras": keras_code, "torch": torch_code}
 ARRAYS = {"keras": 'data["{}"]', "torch": 'tensors["{}"]'}
@@ -325,7 +323,7 @@ def _written(
     """Returns a function that computes a side's steps, None where no code does."""
     if any(step.kind not in operations.KINDS for step in steps):
         return None
-    limit = min(CLOSE, error / 10)
+    limit = min(ROUNDED["resize"], error / 10)
     order = _order(steps, inputs, output, limit)
     if order is None:
         return None
