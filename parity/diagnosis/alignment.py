@@ -37,7 +37,7 @@ def align(
         keras_graph: simplified.
         torch_graph: likewise.
         turned: the places of `ties` whose equal branches are taken the other way round;
-            None takes all branches of both sides as they are given.
+            None takes all branches of both sides as they are given, or by name.
     """
     names = shared_names(keras_graph, torch_graph)
     ours = walk(keras_graph, names, None if turned is None else frozenset())
@@ -75,7 +75,7 @@ def walk(
         graph: of either side.
         names: those of layers that both sides know; they decide between equal branches.
         turned: the values whose equal branches are taken the other way round; None
-            takes all branches as they are given.
+            takes all branches as they are given, or by name.
     """
     producers = graph.producers()
     key = _keys(graph, names)
@@ -94,7 +94,9 @@ def walk(
         seen.add(number)
         stack.append((number, True))
         inputs = step.inputs
-        if turned is not None:
+        if turned is None:
+            inputs = sorted(inputs, key=lambda number: key(number)[-1])
+        else:
             inputs = inputs[::-1] if number in turned else inputs
             inputs = sorted(inputs, key=key)
         stack += [(child, False) for child in reversed(inputs)]

@@ -7,10 +7,11 @@ import numpy as np
 
 from parity.frameworks import keras, torch
 from parity.diagnosis.alignment import align, shared_names, ties
-from parity.diagnosis.locate import FreeRun, Located, Locator, run_freely
+from parity.diagnosis.locate import Located, Locator
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import simplify
+from parity.diagnosis.replay import FreeRun, run_freely
 from parity.precision import keras_as, torch_as, untouched_state
 from parity.spec.errors import UsageError
 

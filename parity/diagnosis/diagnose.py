@@ -11,13 +11,9 @@ from parity.diagnosis.explaining.explain import explain
 from parity.diagnosis.explaining.explanation import Explanation
 from parity.diagnosis.findings import Diagnosis, Finding, Match
 from parity.diagnosis.gradients import diagnose_levels
-from parity.diagnosis.locate import (
-    TOLERANCE,
-    Located,
-    error_between,
-    is_rounding,
-)
+from parity.diagnosis.locate import TOLERANCE, Located
 from parity.diagnosis.recording.graph import Step, one_line
+from parity.diagnosis.replay import error_between, is_rounding
 from parity.precision import untouched_state
 from parity.spec.errors import UsageError, unknown
 from parity.spec.tolerances import ROUNDED

@@ -16,10 +16,11 @@ from parity.diagnosis.case import Case, untouched_state
 from parity.diagnosis.causes import fixes
 from parity.diagnosis.copying import parameter_pairs
 from parity.diagnosis.findings import Diagnosis, Finding
-from parity.diagnosis.locate import run
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
+from parity.diagnosis.recording.functions import difference
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
-from parity.diagnosis.recording.simplify import difference, simplify
+from parity.diagnosis.recording.simplify import simplify
+from parity.diagnosis.replay import run
 from parity.diagnosis.training.losses import explain_loss, penalty
 from parity.diagnosis.training.trainings import (
     NormPair,

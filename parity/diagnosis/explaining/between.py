@@ -12,9 +12,10 @@ from parity.diagnosis.explaining.explanation import (
 from parity.diagnosis.explaining.images import explain_images, explain_transform
 from parity.diagnosis.explaining.pair import cause_of_recovered
 from parity.diagnosis.explaining.recover import recover
-from parity.diagnosis.locate import TOLERANCE, Culprit, error_between
+from parity.diagnosis.locate import TOLERANCE, Culprit
 from parity.diagnosis.recording import operations
 from parity.diagnosis.recording.graph import Step, Tensor
+from parity.diagnosis.replay import error_between
 
 MISSING = {
     "activation": "activation.missing",

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass, field
 
 from parity.frameworks import torch
-from parity.diagnosis.locate import Culprit, error_between
+from parity.diagnosis.locate import Culprit
 from parity.diagnosis.recording import operations
 from parity.diagnosis.recording.graph import Step, Tensor
+from parity.diagnosis.replay import error_between
 
 # Functions of one number that are no activation by custom.
 PLAIN = {"square", "abs", "exp"}

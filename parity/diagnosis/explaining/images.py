@@ -6,10 +6,11 @@ import numpy as np
 
 from parity.frameworks import torch
 from parity.diagnosis.explaining.explanation import Explanation
-from parity.diagnosis.locate import TOLERANCE, Culprit, error_between, is_rounding
+from parity.diagnosis.locate import TOLERANCE, Culprit
 from parity.diagnosis.recording import operations
+from parity.diagnosis.recording.functions import fit_line
 from parity.diagnosis.recording.graph import Tensor
-from parity.diagnosis.recording.simplify import fit_line
+from parity.diagnosis.replay import error_between, is_rounding
 
 
 def explain_images(culprit: Culprit) -> list[Explanation]:

@@ -4,9 +4,10 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from parity.diagnosis.locate import TOLERANCE, error_between, is_rounding
+from parity.diagnosis.locate import TOLERANCE
 from parity.diagnosis.recording import operations
 from parity.diagnosis.recording.graph import Tensor
+from parity.diagnosis.replay import error_between, is_rounding
 
 EPSILONS = [10.0**-power for power in range(2, 13)] + [0.0, 1.001e-5, 2e-5, 1e-16]
 # What people set each parameter to, tried before any number is searched for.

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from parity.frameworks import keras, torch
 from parity.diagnosis.recording import operations
-from parity.diagnosis.recording.attention import multi_head
 from parity.diagnosis.recording.constants import Unknown, dense, einsum, spread
 from parity.diagnosis.recording.graph import View
+from parity.diagnosis.recording.keras_attention import Array, read_multi_head
 
 layers = keras.layers
 Tensor = torch.Tensor
@@ -162,22 +162,11 @@ def _separable(recorder, layer, numbers, kwargs, output):
         "groups": 1,
     }
     value = operations.run("conv", depthwise, [recorder.graph.values[numbers[0]]])
-    between = recorder.inner_array(_Array(value.permute(0, 2, 3, 1).numpy()))
+    between = recorder.inner_array(Array(value.permute(0, 2, 3, 1).numpy()))
     return [
         ("conv", None, depthwise, between),
         ("conv", [between], pointwise, None),
     ]
-
-
-class _Array:
-    """An array that can be told apart from others and referred to weakly."""
-
-    def __init__(self, array):
-        self.array = array
-        self.shape = array.shape
-
-    def __array__(self, dtype=None, copy=None):
-        return self.array if dtype is None else self.array.astype(dtype)
 
 
 def _conv_transpose(recorder, layer, numbers, kwargs, output):
@@ -427,47 +416,8 @@ def _lrn(recorder, layer, numbers, kwargs, output):
     return _one("lrn", parameters)
 
 
-def _multi_head_attention(recorder, layer, numbers, kwargs, output):
-    masked = set(kwargs) - {"query", "value", "key", "training", "use_causal_mask"}
-    if any(kwargs[name] is not None for name in masked) or len(numbers) not in (2, 3):
-        return None
-
-    def projection(inner, outputs: int) -> tuple[Tensor, Tensor | None]:
-        kernel = recorder.tensor(inner.kernel)
-        weight = kernel.flatten(kernel.dim() - outputs).flatten(0, -2).T.contiguous()
-        recorder.named(weight, recorder.constants[id(kernel)])
-        bias = recorder.tensor(inner.bias)
-        if bias is not None:
-            bias = recorder.named(bias.flatten(), recorder.constants[id(bias)])
-        return weight, bias
-
-    query, value, *key = numbers
-    weights = {
-        "query": projection(layer.query_dense, 2),
-        "key": projection(layer.key_dense, 2),
-        "value": projection(layer.value_dense, 2),
-        "output": projection(layer.output_dense, 1),
-    }
-    settings = {
-        "heads": layer.num_heads,
-        "scale": layer.key_dim**-0.5,
-        "causal": bool(kwargs.get("use_causal_mask")),
-    }
-    try:
-        return multi_head(
-            recorder,
-            [query, *(key or [value]), value],
-            weights,
-            settings,
-            recorder.to_tensor(output),
-            lambda tensor: recorder.inner_array(_Array(tensor.numpy())),
-        )
-    except Unknown:
-        return None
-
-
 READERS = {
-    layers.MultiHeadAttention: _multi_head_attention,
+    layers.MultiHeadAttention: read_multi_head,
     layers.DepthwiseConv2D: _depthwise,
     layers.SeparableConv2D: _separable,
     layers.Conv2DTranspose: _conv_transpose,

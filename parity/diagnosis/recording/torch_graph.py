@@ -18,7 +18,8 @@ from parity.diagnosis.recording.graph import (
     finish,
     uncallable,
 )
-from parity.diagnosis.recording.torch_operations import read_function, read_multi_head
+from parity.diagnosis.recording.torch_attention import read_multi_head
+from parity.diagnosis.recording.torch_operations import read_function
 from parity.spec.errors import UsageError
 from torch_impl.tracing import tensors_in
 

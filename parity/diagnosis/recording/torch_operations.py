@@ -1,11 +1,9 @@
 """Reads PyTorch's functions and methods as the operations of `operations.py`."""
 
-import inspect
 import math
 
 from parity.frameworks import torch
 from parity.diagnosis.recording import operations
-from parity.diagnosis.recording.attention import PROJECTIONS, multi_head, part_of
 from parity.diagnosis.recording.constants import (
     Unknown,
     dense,
@@ -59,7 +57,7 @@ def read_function(
         return None
 
 
-def _bound(names: str, args: tuple, kwargs: dict, **defaults) -> dict:
+def bound(names: str, args: tuple, kwargs: dict, **defaults) -> dict:
     """Returns the arguments by name."""
     names = names.split()
     if len(args) > len(names) or set(kwargs) - set(names):
@@ -80,7 +78,7 @@ def _even(padding: object) -> tuple:
 
 
 def _read_conv(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound(
+    a = bound(
         "input weight bias stride padding dilation groups",
         args,
         kwargs,
@@ -114,7 +112,7 @@ def _read_conv(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_conv_transpose(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound(
+    a = bound(
         "input weight bias stride padding output_padding groups dilation",
         args,
         kwargs,
@@ -143,7 +141,7 @@ def _read_conv_transpose(recorder: Recorder, name: str, args: tuple, kwargs: dic
 
 
 def _read_linear(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input weight bias", args, kwargs, bias=None)
+    a = bound("input weight bias", args, kwargs, bias=None)
     number = recorder.number_of(a["input"])
     if recorder.number_of(a["weight"]) is not None:
         raise Unknown
@@ -176,7 +174,7 @@ def _read_einsum(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_batch_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound(
+    a = bound(
         "input running_mean running_var weight bias training momentum eps",
         args,
         kwargs,
@@ -198,7 +196,7 @@ def _read_batch_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_layer_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound(
+    a = bound(
         "input normalized_shape weight bias eps",
         args,
         kwargs,
@@ -220,7 +218,7 @@ def _read_layer_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_group_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound(
+    a = bound(
         "input num_groups weight bias eps",
         args,
         kwargs,
@@ -238,7 +236,7 @@ def _read_group_norm(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_lrn(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input size alpha beta k", args, kwargs, alpha=1e-4, beta=0.75, k=1.0)
+    a = bound("input size alpha beta k", args, kwargs, alpha=1e-4, beta=0.75, k=1.0)
     parameters = {
         "size": a["size"],
         "alpha": a["alpha"] / a["size"],
@@ -249,7 +247,7 @@ def _read_lrn(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_max_pool(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound(
+    a = bound(
         "input kernel_size stride padding dilation ceil_mode return_indices",
         args,
         kwargs,
@@ -274,7 +272,7 @@ def _read_max_pool(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_average_pool(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound(
+    a = bound(
         "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
         args,
         kwargs,
@@ -300,7 +298,7 @@ def _read_average_pool(recorder: Recorder, name: str, args: tuple, kwargs: dict)
 
 
 def _read_adaptive(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input output_size return_indices", args, kwargs)
+    a = bound("input output_size return_indices", args, kwargs)
     mode = "average" if "avg" in name else "max"
     sizes = a["input"].shape[2:]
     size = a["output_size"]
@@ -317,7 +315,7 @@ def _read_adaptive(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_reduce(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input dim keepdim", args, kwargs, dim=None, keepdim=False)
+    a = bound("input dim keepdim", args, kwargs, dim=None, keepdim=False)
     number = recorder.number_of(a["input"])
     view, rank = recorder.graph.views[number], a["input"].dim()
     dims = a["dim"]
@@ -354,7 +352,7 @@ def _read_crop(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_pad(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input pad mode value", args, kwargs, mode="constant", value=None)
+    a = bound("input pad mode value", args, kwargs, mode="constant", value=None)
     number = recorder.number_of(a["input"])
     sides = list(a["pad"])
     rank = a["input"].dim()
@@ -376,7 +374,7 @@ def _read_activation(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_gelu(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input approximate", args, kwargs, approximate="none")
+    a = bound("input approximate", args, kwargs, approximate="none")
     function = "gelu" if a["approximate"] == "none" else "gelu_tanh"
     return "activation", [recorder.number_of(a["input"])], {"function": function}
 
@@ -384,20 +382,20 @@ def _read_gelu(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 def _read_leaky(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     elu = name.startswith("elu")
     first = "alpha" if elu else "negative_slope"
-    a = _bound(f"input {first} inplace", args, kwargs, **{first: 1.0 if elu else 0.01})
+    a = bound(f"input {first} inplace", args, kwargs, **{first: 1.0 if elu else 0.01})
     function = "elu" if elu else "leaky_relu"
     parameters = {"function": function, "slope": float(a[first])}
     return "activation", [recorder.number_of(a["input"])], parameters
 
 
 def _read_prelu(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input weight", args, kwargs)
+    a = bound("input weight", args, kwargs)
     parameters = {"function": "leaky_relu", "slope": a["weight"]}
     return "activation", [recorder.number_of(a["input"])], parameters
 
 
 def _read_softplus(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input beta threshold", args, kwargs, beta=1, threshold=20)
+    a = bound("input beta threshold", args, kwargs, beta=1, threshold=20)
     if a["beta"] != 1:
         raise Unknown
     return "activation", [recorder.number_of(a["input"])], {"function": "softplus"}
@@ -405,7 +403,7 @@ def _read_softplus(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 def _read_clamp(recorder: Recorder, name: str, args: tuple, kwargs: dict):
     name = "min_val max_val inplace" if name.startswith("hardtanh") else "min max"
-    a = _bound(f"input {name}", args, kwargs)
+    a = bound(f"input {name}", args, kwargs)
     low = a.get("min", a.get("min_val", -1.0))
     high = a.get("max", a.get("max_val", None if "min" in a else 1.0))
     functions = {(0, None): "relu", (0, 6): "relu6"}
@@ -416,7 +414,7 @@ def _read_clamp(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_softmax(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input dim _stacklevel dtype", args, kwargs, dim=None, dtype=None)
+    a = bound("input dim _stacklevel dtype", args, kwargs, dim=None, dtype=None)
     number, rank = recorder.number_of(a["input"]), a["input"].dim()
     if a["dim"] is None:
         a["dim"] = 0 if rank in (0, 1, 3) else 1  # F.softmax's old rule
@@ -426,14 +424,14 @@ def _read_softmax(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_dropout(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("input p training inplace", args, kwargs, p=0.5, training=True)
+    a = bound("input p training inplace", args, kwargs, p=0.5, training=True)
     active = bool(a["training"]) and a["p"] > 0
     parameters = {"rate": float(a["p"]), "active": active}
     return "dropout", [recorder.number_of(a["input"])], parameters
 
 
 def _read_interpolate(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound(
+    a = bound(
         "input size scale_factor mode align_corners recompute_scale_factor antialias",
         args,
         kwargs,
@@ -465,7 +463,7 @@ def _read_interpolate(recorder: Recorder, name: str, args: tuple, kwargs: dict):
 
 
 def _read_concatenate(recorder: Recorder, name: str, args: tuple, kwargs: dict):
-    a = _bound("tensors dim", args, kwargs, dim=0)
+    a = bound("tensors dim", args, kwargs, dim=0)
     numbers = [recorder.number_of(tensor) for tensor in a["tensors"]]
     if None in numbers:
         return join(recorder, a["tensors"], numbers, a["dim"])
@@ -496,79 +494,6 @@ def _read_merge(recorder: Recorder, name: str, args: tuple, kwargs: dict):
             raise Unknown
         return "merge", numbers, {"mode": mode}
     return scale_by_constant(recorder, mode, first, second, numbers)
-
-
-def read_multi_head(
-    recorder: Recorder, args: tuple, kwargs: dict, output: Tensor
-) -> list[tuple[str, list, dict, object]] | None:
-    """Returns the steps of `F.multi_head_attention_forward`, None where it is masked.
-
-    Args:
-        recorder: which knows the values.
-        args: of the call.
-        kwargs: of the call.
-        output: (T, N, C), what it returned.
-    """
-    names = list(inspect.signature(F.multi_head_attention_forward).parameters)
-    try:
-        a = _bound(" ".join(names), args, kwargs, dropout_p=0.0, training=True)
-        numbers = [recorder.number_of(a[name]) for name in PROJECTIONS]
-        unread = ("bias_k", "bias_v", "add_zero_attn", "key_padding_mask", "static_k")
-        if None in numbers or any(not _is_off(a.get(name)) for name in unread):
-            raise Unknown
-        if output.dim() != 3 or (a["training"] and a["dropout_p"]):
-            raise Unknown
-        heads = a["num_heads"]
-        settings = {
-            "heads": heads,
-            "scale": (output.shape[-1] // heads) ** -0.5,
-            "causal": _is_causal(a.get("attn_mask")),
-        }
-        weights = _projections(recorder, a)
-        return multi_head(
-            recorder,
-            numbers,
-            weights,
-            settings,
-            recorder.to_tensor(output),
-            lambda tensor: recorder.inner_array(tensor.clone()),
-        )
-    except Unknown:
-        return None
-
-
-def _is_off(argument: object) -> bool:
-    return argument is None or argument is False
-
-
-def _is_causal(mask: Tensor | None) -> bool:
-    """Returns whether a mask hides what lies behind, False where there is none."""
-    if mask is None:
-        return False
-    hidden = mask if mask.dtype == torch.bool else torch.isneginf(mask)
-    if mask.dim() != 2 or not torch.equal(hidden, torch.ones_like(hidden).triu(1)):
-        raise Unknown
-    return True
-
-
-def _projections(recorder: Recorder, a: dict) -> dict:
-    """Returns the weight and the bias of each projection, as parts of one or apart."""
-    size = a["out_proj_weight"].shape[1]
-    names = recorder.constants
-    found = {"output": (a["out_proj_weight"], a["out_proj_bias"])}
-    for index, name in enumerate(PROJECTIONS):
-        rows = slice(index * size, (index + 1) * size)
-        pair = []
-        for whole in (a["in_proj_weight"], a["in_proj_bias"]):
-            part = None
-            if whole is not None:
-                named = names.get(id(whole))
-                part = recorder.named(whole[rows], named and part_of(named, rows))
-            pair.append(part)
-        if a.get("use_separate_proj_weight"):
-            pair[0] = a[f"{name[0]}_proj_weight"]
-        found[name] = tuple(pair)
-    return found
 
 
 READERS = {
