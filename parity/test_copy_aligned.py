@@ -160,3 +160,29 @@ def test_a_buffer_that_is_not_saved_needs_no_partner():
     model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
     copied = parity.copy_aligned(model, Normalised())
     assert [name for _, name in copied] == ["linear.weight", "linear.bias"]
+
+
+class Affine(nn.Module):
+    """A product and a sum with weights, in the forward function of the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, FEATURES, 1, bias=False)
+        self.scale = nn.Parameter(torch.randn(FEATURES, 1, 1))
+        self.shift = nn.Parameter(torch.randn(FEATURES, 1, 1))
+
+    def forward(self, x):
+        return (self.shift + self.scale * self.conv(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("direction", ["to torch", "to keras"])
+def test_a_product_and_a_sum_with_weights_are_copied(direction):
+    inputs = keras.Input(SIZE)
+    x = layers.Conv2D(FEATURES, 1, use_bias=False)(inputs)
+    x = ComputedInKeras(lambda x, w, b: x * w + b, FEATURES)(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    twin = Affine()
+    assert parity.diagnose(model, twin, images()).verdict == "equal"
+    parity.copy_aligned(*((model, twin) if "torch" in direction else (twin, model)))
+    ours = model(images().astype("float32")).numpy()
+    np.testing.assert_allclose(torch_outputs(twin), ours, atol=1e-5)

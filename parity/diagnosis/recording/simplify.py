@@ -30,6 +30,7 @@ def simplify(graph: Graph) -> None:
         elif step.kind == "dropout":
             _keep_mask(graph, step)
     name_attention(graph)
+    _join_affine(graph)
     _merge_layers(graph)
     name_functions(graph)
     _name_differences(graph)
@@ -288,6 +289,23 @@ def _merge_scales(graph: Graph) -> None:
             "scale": p["scale"] * q["scale"],
             "shift": p["shift"] * q["scale"] + q["shift"],
         }
+        after.inputs, after.shapes = list(step.inputs), list(step.shapes)
+        graph.steps.remove(step)
+
+
+def _join_affine(graph: Graph) -> None:
+    """Puts one step for a product with a weight and a sum with another."""
+    for step in list(graph.steps):
+        after = _only_consumer(graph, step.output)
+        if after is None or step.kind != "scale" or after.kind != "scale":
+            continue
+        if set(step.weights) != {"scale"} or set(after.weights) != {"shift"}:
+            continue
+        p, q = step.parameters, after.parameters
+        if p["shift"].any() or not bool((q["scale"] == 1).all()):
+            continue
+        after.parameters = {"scale": p["scale"], "shift": q["shift"]}
+        after.weights = step.weights | after.weights
         after.inputs, after.shapes = list(step.inputs), list(step.shapes)
         graph.steps.remove(step)
 
