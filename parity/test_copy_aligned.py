@@ -186,3 +186,26 @@ def test_a_product_and_a_sum_with_weights_are_copied(direction):
     parity.copy_aligned(*((model, twin) if "torch" in direction else (twin, model)))
     ours = model(images().astype("float32")).numpy()
     np.testing.assert_allclose(torch_outputs(twin), ours, atol=1e-5)
+
+
+class Reversed(nn.Module):
+    """The negative of the difference the other way round."""
+
+    def __init__(self):
+        super().__init__()
+        self.u, self.v = nn.Conv2d(8, FEATURES, 3), nn.Conv2d(8, FEATURES, 3)
+
+    def forward(self, x):
+        u, v = self.u(x), self.v(x)
+        return -(v - u)
+
+
+def test_a_difference_the_other_way_round():
+    inputs = keras.Input(SIZE)
+    first, second = (layers.Conv2D(FEATURES, 3, name=name) for name in "pq")
+    difference = layers.Subtract()([first(inputs), second(inputs)])
+    model, twin = keras.Model(inputs, difference), Reversed()
+    copied = parity.copy_aligned(model, twin)
+    assert ("p.kernel", "u.weight") in copied
+    ours = model(images().astype("float32")).numpy().transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(torch_outputs(twin), ours, atol=1e-5)

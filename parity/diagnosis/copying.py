@@ -90,7 +90,7 @@ def copy_aligned(
     if images is None:
         images = probe.images(input_shape(keras_model))
     images = np.asarray(images, np.float64)
-    case = record(keras_model, torch_model, images, None, "as_is")
+    case = record(keras_model, torch_model, images, None, "copy")  # as it is to be
     found = list(_partners(case, keras_model, torch_model, images))
     ours, theirs = _weights(keras_model, torch_model)
     saved = torch_model.state_dict()

@@ -91,6 +91,10 @@ def _places(graph: Graph, numbers: dict[str, np.ndarray]) -> Places:
 
 
 def _indices(values: np.ndarray, numbers: np.ndarray) -> np.ndarray | None:
-    """Returns where values stand among rising numbers, None where one does not."""
-    places = np.searchsorted(numbers, values).clip(0, len(numbers) - 1)
+    """Returns where values stand among even steps, None where one does not."""
+    last = len(numbers) - 1
+    step = (numbers[-1] - numbers[0]) / max(last, 1) or 1.0
+    with np.errstate(invalid="ignore"):
+        places = np.rint((values - numbers[0]) / step).clip(0, last)
+    places = np.nan_to_num(places).astype(np.int64)
     return places if np.array_equal(numbers[places], values) else None
