@@ -209,3 +209,61 @@ def test_a_difference_the_other_way_round():
     assert ("p.kernel", "u.weight") in copied
     ours = model(images().astype("float32")).numpy().transpose(0, 3, 1, 2)
     np.testing.assert_allclose(torch_outputs(twin), ours, atol=1e-5)
+
+
+class Tied(nn.Module):
+    """A product with a weight, and one with the same weight turned."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, x):
+        return torch.relu(x.mean((2, 3)) @ self.weight) @ self.weight.t()
+
+
+def two_dense() -> keras.Model:
+    inputs = keras.Input(SIZE)
+    x = layers.GlobalAveragePooling2D()(inputs)
+    x = layers.Dense(8, "relu", use_bias=False, name="first")(x)
+    return keras.Model(inputs, layers.Dense(8, use_bias=False, name="second")(x))
+
+
+def test_each_use_of_a_weight_has_its_own_places():
+    model, twin = two_dense(), Tied()
+    parity.copy_aligned(twin, model)
+    ours = model(images().astype("float32")).numpy()
+    np.testing.assert_allclose(torch_outputs(twin), ours, atol=1e-5)
+    model.get_layer("second").kernel.assign(np.ones((8, 8)))
+    before = twin.weight.detach().clone()
+    with pytest.raises(
+        parity.WeightMismatch, match="one weight in PyTorch and several"
+    ):
+        parity.copy_aligned(model, twin)
+    assert torch.equal(twin.weight, before)
+
+
+class Halved(nn.Module):
+    """Uses half of its weight, and then the weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, x):
+        return torch.relu(x.mean((2, 3)) @ (self.weight * 0.5)) @ self.weight
+
+
+def test_a_use_of_what_was_computed_of_a_weight_is_not_copied():
+    with pytest.raises(parity.WeightMismatch, match="first.kernel .* has no partner"):
+        parity.copy_aligned(Halved(), two_dense())
+
+
+def test_a_kernel_of_as_many_numbers_does_not_fit():
+    inputs = keras.Input(SIZE)
+    model = keras.Model(inputs, layers.Conv2D(4, (1, 3))(inputs))
+    twin = nn.Sequential(nn.Conv2d(8, 4, (3, 1)))
+    before = twin[0].weight.detach().clone()
+    with pytest.raises(parity.WeightMismatch, match="does not fit"):
+        parity.copy_aligned(model, twin)
+    assert torch.equal(twin[0].weight, before)

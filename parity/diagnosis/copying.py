@@ -9,9 +9,10 @@ from parity.frameworks import keras, torch
 from keras_impl.tracing import input_shape
 from parity import probe
 from parity.diagnosis.case import Case, record
-from parity.diagnosis.places import keras_places, torch_places
+from parity.diagnosis.places import at, keras_places, torch_places
 from parity.diagnosis.recording import keras_graph, operations
 from parity.diagnosis.recording.attention import split_name
+from parity.diagnosis.recording.graph import Step
 from parity.diagnosis.training.trainings import Pair
 from parity.spec.errors import WeightMismatch
 from parity.spec.layouts import listed
@@ -33,6 +34,7 @@ class Partners:
         theirs: which of the parameter, in the same order.
         keras_name: attribute path of the layer.
         torch_name: likewise.
+        fits: whether the steps take them in one shape, but for axes of size 1.
     """
 
     keras_weight: str
@@ -43,6 +45,7 @@ class Partners:
     theirs: np.ndarray
     keras_name: str
     torch_name: str
+    fits: bool
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """Returns an array of the variable's shape as one of the parameter's."""
@@ -102,7 +105,8 @@ def copy_aligned(
                 theirs[name].copy_(torch.from_numpy(array))
             else:
                 ours[name].assign(array)
-    return [(partners.keras_weight, partners.torch_weight) for partners in found]
+    names = [(partners.keras_weight, partners.torch_weight) for partners in found]
+    return list(dict.fromkeys(names))
 
 
 def _weights(keras_model: keras.Model, torch_model: torch.nn.Module) -> tuple:
@@ -153,7 +157,7 @@ def _check(found: list[Partners], ours: dict, theirs: dict) -> None:
     }
     problems = []
     for partners in found:
-        if len(partners.ours) != len(partners.theirs):
+        if not partners.fits:
             problems.append(
                 f"{partners.keras_weight} {tuple(partners.variable.shape)} does not "
                 f"fit {partners.torch_weight} {tuple(partners.parameter.shape)}"
@@ -188,7 +192,8 @@ def parameter_pairs(
     whole, parts = [], []
     waiting = {name for name, _ in torch_model.named_parameters()}
     for partners in _partners(case, keras_model, torch_model, images):
-        if split_name(partners.torch_weight)[0] not in waiting:
+        base, _ = split_name(partners.torch_weight)
+        if base not in waiting or not partners.fits:
             continue
         if partners.is_whole:
             waiting.remove(partners.torch_weight)
@@ -204,27 +209,35 @@ def parameter_pairs(
 
 
 def _partners(case: Case, keras_model, torch_model, images) -> Iterator[Partners]:
-    """Yields the weights of steps that are partners, each of PyTorch's once for one."""
+    """Yields the weights of steps that are partners, for each use of them."""
     ours, theirs = _weights(keras_model, torch_model)
-    keras_at = keras_places(keras_model, images)
+    keras_at = at(case.keras, keras_places(keras_model, images))
     natural = np.moveaxis(images, -1, 1) if images.ndim == 4 else images
-    torch_at = torch_places(torch_model, np.ascontiguousarray(natural, np.float64))
-    seen = set()
+    given = np.ascontiguousarray(natural, np.float64)
+    torch_at = at(case.torch, torch_places(torch_model, given))
     for k, t in case.pairs:
         if k.kind != t.kind:
             continue
         for name in operations.TENSORS.get(k.kind, ()):
             own, other = k.weights.get(name), t.weights.get(name)
-            if own not in keras_at or other not in torch_at or (own, other) in seen:
+            if (id(k), name) not in keras_at or (id(t), name) not in torch_at:
                 continue
-            seen.add((own, other))
             yield Partners(
                 own,
                 other,
                 ours[split_name(own)[0]],
                 theirs[split_name(other)[0]],
-                keras_at[own],
-                torch_at[other],
+                keras_at[id(k), name],
+                torch_at[id(t), name],
                 k.name,
                 t.name,
+                _fits(k, t, name),
             )
+
+
+def _fits(k: Step, t: Step, name: str) -> bool:
+    """Returns whether two steps take a weight in one shape, but for axes of size 1."""
+    ours, theirs = (tuple(step.parameters[name].shape) for step in (k, t))
+    if len(ours) == len(theirs) == 4 and k.kind in ("conv", "conv_transpose"):
+        return ours == theirs
+    return [x for x in ours if x > 1] == [x for x in theirs if x > 1]

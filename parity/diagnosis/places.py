@@ -6,6 +6,8 @@ in copies: what a step then holds says where it came from.
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,15 +15,17 @@ from parity.frameworks import keras, torch
 from parity.diagnosis.case import untouched_state
 from parity.diagnosis.recording import keras_graph, torch_graph
 from parity.diagnosis.recording.attention import split_name
-from parity.diagnosis.recording.graph import Graph, Tensor
+from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import simplify
 from parity.precision import keras_as, torch_as
 
-Places = dict[str, np.ndarray]
+# By a weight's name, which of its numbers each use of it holds, in execution order;
+# None where a use holds what was computed of them.
+Places = dict[str, list[np.ndarray | None]]
 
 
 def keras_places(model: keras.Model, images: np.ndarray) -> Places:
-    """Returns, by a weight's name, which numbers of the variable a step holds.
+    """Returns, by a weight's name, which numbers of the variable each use holds.
 
     Args:
         model: built.
@@ -41,7 +45,7 @@ def keras_places(model: keras.Model, images: np.ndarray) -> Places:
 
 
 def torch_places(model: torch.nn.Module, images: np.ndarray) -> Places:
-    """Returns, by a weight's name, which numbers of the parameter a step holds.
+    """Returns, by a weight's name, which numbers of the parameter each use holds.
 
     Args:
         model: any module.
@@ -79,14 +83,33 @@ def _numbers(shapes: dict[str, tuple[int, ...]], outputs: int) -> dict:
 def _places(graph: Graph, numbers: dict[str, np.ndarray]) -> Places:
     simplify(graph)
     found: Places = {}
+    for step, key, name in uses(graph):
+        base, _ = split_name(name)
+        places = None
+        if base in numbers:
+            weight = step.parameters[key].numpy().ravel()
+            places = _indices(weight, numbers[base].ravel())
+        found.setdefault(name, []).append(places)
+    return found
+
+
+def uses(graph: Graph) -> Iterator[tuple[Step, str, str]]:
+    """Yields (step, parameter, weight's name) of each use of a weight."""
     for step in graph.steps:
         for key, name in step.weights.items():
-            weight = step.parameters.get(key)
-            base, _ = split_name(name)
-            if isinstance(weight, Tensor) and base in numbers and name not in found:
-                places = _indices(weight.numpy().ravel(), numbers[base].ravel())
-                if places is not None:
-                    found[name] = places
+            if isinstance(step.parameters.get(key), Tensor):
+                yield step, key, name
+
+
+def at(graph: Graph, places: Places) -> dict[tuple[int, str], np.ndarray]:
+    """Returns the places by (id of a step, parameter), of another run of a model."""
+    found, counts = {}, Counter()
+    total = Counter(name for _, _, name in uses(graph))
+    for step, key, name in uses(graph):
+        known = places.get(name, [])
+        if len(known) == total[name] and known[counts[name]] is not None:
+            found[id(step), key] = known[counts[name]]
+        counts[name] += 1
     return found
 
 
