@@ -267,3 +267,43 @@ def test_a_kernel_of_as_many_numbers_does_not_fit():
     with pytest.raises(parity.WeightMismatch, match="does not fit"):
         parity.copy_aligned(model, twin)
     assert torch.equal(twin[0].weight, before)
+
+
+COMPUTED = {
+    "negative": (lambda x, w, b: x - w, lambda x, w, b: x + w.view(-1, 1, 1)),
+    "inverse": (lambda x, w, b: x * w, lambda x, w, b: x / w.view(-1, 1, 1)),
+    "exponential": (
+        lambda x, w, b: x * w,
+        lambda x, w, b: x * w.exp().view(-1, 1, 1),
+    ),
+    "rectified": (
+        lambda x, w, b: x * w,
+        lambda x, w, b: x * F.relu(w).view(-1, 1, 1),
+    ),
+    "half": (lambda x, w, b: x * w, lambda x, w, b: x * (0.5 * w).view(-1, 1, 1)),
+}
+ALIKE = {
+    "negative": (lambda x, w, b: x - w, lambda x, w, b: x - w.view(-1, 1, 1)),
+    "inverse": (lambda x, w, b: x / w, lambda x, w, b: x / w.view(-1, 1, 1)),
+    "exponential": (
+        lambda x, w, b: x * ops.exp(w),
+        lambda x, w, b: x * w.exp().view(-1, 1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_what_is_computed_of_a_weight_is_compared_too(name):
+    assert verdict_of(*COMPUTED[name]) == "different"
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_what_is_computed_of_a_weight_in_one_way_is_equal(name):
+    assert verdict_of(*ALIKE[name]) == "equal"
+
+
+def verdict_of(keras_function, torch_function) -> str:
+    inputs = keras.Input(SIZE)
+    x = ComputedInKeras(keras_function, 8)(inputs)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    return parity.diagnose(model, Computed(torch_function, 8), images()).verdict

@@ -9,6 +9,7 @@ from parity.frameworks import keras, torch
 from parity.diagnosis.alignment import align, shared_names, ties
 from parity.diagnosis.locate import Located, Locator
 from parity.diagnosis.recording import keras_graph, operations, torch_graph
+from parity.diagnosis.recording.constants import EXACT, split_computed
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import simplify
 from parity.diagnosis.replay import FreeRun, run_freely
@@ -166,7 +167,7 @@ def _by_name(case: Case, model: torch.nn.Module) -> dict[str, Tensor]:
         for k in case.keras.steps
         if k.kind in ("batch_norm", "layer_norm", "group_norm") and id(k) not in alike
     ]
-    placed = {name for t in alike.values() for name in t.weights.values()}
+    placed = {name for t in alike.values() for name in _weights_of(t)}
     found: dict[str, Tensor] = {}
     for path, module in model.named_modules():
         own = {
@@ -207,7 +208,7 @@ def _copy(case: Case, named: dict[str, Tensor]) -> None:
     given: dict[str, tuple[str, Tensor]] = {}
     for k, t in case.pairs:
         if k.kind != t.kind or k.kind == "opaque":
-            names = [*k.weights.values(), *t.weights.values()]
+            names = [*_weights_of(k), *_weights_of(t)]
             if names and not set(names) & set(named):
                 case.notes.append(f"{', '.join(names)} could not be placed")
                 case.unplaced.add(id(t))
@@ -229,8 +230,14 @@ def _copy(case: Case, named: dict[str, Tensor]) -> None:
                     f"{tuple(theirs.shape)} and was not copied"
                 )
                 continue
+            ours = _as_computed(ours, own, other)
+            if ours is None:
+                case.notes.append(f"{own} and {other} are computed in different ways")
+                case.unplaced.add(id(t))
+                continue
             before = given.setdefault(other, (own, ours))[1]
-            same = np.array_equal(before, ours, equal_nan=True)
+            ordered = [tensor.flatten().sort().values for tensor in (before, ours)]
+            same = np.array_equal(*ordered, equal_nan=True)
             if before.shape == ours.shape and not same:
                 case.shared.append((k, t, own, given[other][0], other))
             t.parameters[name] = ours
@@ -239,10 +246,31 @@ def _copy(case: Case, named: dict[str, Tensor]) -> None:
     partners = {id(step) for pair in case.pairs for step in pair}
     for graph in (case.keras, case.torch):
         for step in graph.steps:
-            if set(step.weights.values()) & set(named):
+            if set(_weights_of(step)) & set(named):
                 continue
             if id(step) not in partners and step.weights:
-                names = ", ".join(step.weights.values())
+                names = ", ".join(_weights_of(step))
                 case.notes.append(
                     f"{names} of {graph.side}'s {step.name} has no partner"
                 )
+
+
+def _weights_of(step: Step) -> list[str]:
+    """Returns the names of the weights that a step uses, or computes with."""
+    return [split_computed(name)[1] for name in step.weights.values()]
+
+
+def _as_computed(ours: Tensor, own: str, other: str) -> Tensor | None:
+    """Returns what PyTorch's side computes of Keras's weight, None if not known.
+
+    Args:
+        ours: what Keras's side computes of it.
+        own: its name, with what is computed of it.
+        other: that of PyTorch's weight, likewise.
+    """
+    mine, theirs = (split_computed(name)[0] for name in (own, other))
+    if mine == theirs:
+        return ours
+    if mine in EXACT and theirs in EXACT:
+        return EXACT[theirs](EXACT[mine](ours))
+    return None

@@ -8,6 +8,25 @@ class Unknown(Exception):
     """An operation is called in a way that its reader does not know."""
 
 
+# What is computed of a weight, by the words before its name.
+EXACT = {
+    "": lambda weight: weight,
+    "negative": lambda weight: -weight,
+    "reciprocal": lambda weight: 1 / weight,
+}
+
+
+def computed(word: str, name: str | None) -> str | None:
+    """Returns the name of what a function computes of a weight."""
+    return name and f"{word} of {name}"
+
+
+def split_computed(name: str) -> tuple[str, str]:
+    """Returns the functions before a weight's name, and the name."""
+    functions, _, weight = name.rpartition(" of ")
+    return functions, weight
+
+
 def dense(recorder: Recorder, number: int, weight: Tensor, bias: Tensor | None):
     """Returns a dense step on a flattened map, or on the last axis of an array.
 
@@ -110,6 +129,10 @@ def scale_by_constant(recorder: Recorder, mode: str, first, second, numbers: lis
     weight = recorder.constants.get(id(constant))
     if weight:
         name = "shift" if mode in ("add", "subtract") else "scale"
+        if mode == "divide":
+            weight = computed("reciprocal", weight)
+        elif mode == "subtract" and not first_is_constant:
+            weight = computed("negative", weight)
         recorder.named(pair[name], weight)
     return "scale", [number], pair
 

@@ -20,6 +20,7 @@ from keras_impl.tracing import (
     own_variables,
     tensors_in,
 )
+from parity.diagnosis.recording.constants import computed
 from parity.diagnosis.recording.graph import (
     Graph,
     Recorder,
@@ -34,7 +35,7 @@ from parity.diagnosis.recording.keras_layers import (
     read_activation,
     read_layer,
 )
-from parity.diagnosis.recording.keras_operations import read_operation
+from parity.diagnosis.recording.keras_operations import MERGES, read_operation
 from parity.spec.errors import UsageError
 
 # Operations that hand on what they are given.
@@ -47,6 +48,12 @@ SAME = {
     "EnsureShape",
 }
 RESHAPES = {"Reshape", "Transpose", "Squeeze", "ExpandDims"}
+# What these return is some of the numbers that they are given.
+PARTS = {
+    "ReadVariableOp", "StridedSlice", "Split", "SplitV", "Unpack", "Pack", "Slice",
+    "GatherV2", "ResourceGather", "ReverseV2", "Roll", "Tile", "BroadcastTo",
+    "ConcatV2",
+}  # fmt: skip
 # What these return does not depend on the pixels.
 SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
 
@@ -112,6 +119,11 @@ class _KerasRecorder(Recorder):
         if all(number is None for number in known) or kind in SHAPES:
             names = {self.handles.get(id(t), self.constants.get(id(t))) for t in inputs}
             names.discard(None)
+            if kind not in SAME | RESHAPES | PARTS | SHAPES:
+                word = " ".join(
+                    [MERGES.get(kind, kind.lower()), *self._numbers(inputs)]
+                )
+                names = {computed(word, weight) for weight in names}
             for output in outputs:
                 self.constants[id(output)] = names.pop() if len(names) == 1 else None
                 self.alive.append(output)
@@ -150,6 +162,17 @@ class _KerasRecorder(Recorder):
                 self.add(Step("opaque", path, kind, numbers, number, is_layer=is_layer))
             return
         self.take(kind, path, is_layer, None, *read, outputs[0])
+
+    def _numbers(self, inputs: list) -> list[str]:
+        """Returns the single numbers among the inputs that are no weights."""
+        return [
+            str(tensor.numpy().item())
+            for tensor in inputs
+            if id(tensor) not in self.handles
+            and tensor.dtype.is_floating
+            and not self.constants.get(id(tensor))
+            and tensor.shape.num_elements() == 1
+        ]
 
     def layer(self, inputs: list[int]) -> tuple[str, bool]:
         """Returns the name of a step's layer, and whether it is that layer's own."""

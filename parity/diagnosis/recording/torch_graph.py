@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from torch.overrides import TorchFunctionMode
 
 from parity.frameworks import torch
+from parity.diagnosis.recording.constants import computed
 from parity.diagnosis.recording.graph import (
     Graph,
     Recorder,
@@ -19,7 +20,7 @@ from parity.diagnosis.recording.graph import (
     uncallable,
 )
 from parity.diagnosis.recording.torch_attention import read_multi_head
-from parity.diagnosis.recording.torch_operations import read_function
+from parity.diagnosis.recording.torch_operations import MERGES, read_function
 from parity.spec.errors import UsageError
 from torch_impl.tracing import tensors_in
 
@@ -29,6 +30,11 @@ RESHAPES = {
     "contiguous", "movedim", "moveaxis", "swapaxes", "view_as", "reshape_as", "__get__",
     "unflatten", "clone", "detach", "to", "double", "type", "type_as", "requires_grad_",
     "detach_", "expand", "expand_as", "channel_shuffle",
+}  # fmt: skip
+# What these return is some of the numbers that they are given.
+PARTS = {
+    "__getitem__", "chunk", "split", "unbind", "narrow", "select", "flip", "roll",
+    "index_select", "t", "repeat", "tile", "float", "half", "bfloat16", "cat", "stack",
 }  # fmt: skip
 # What these return does not depend on the pixels.
 CONSTANTS = {"ones_like", "zeros_like", "full_like", "new_ones", "new_zeros"}
@@ -107,7 +113,7 @@ class _TorchRecorder(Recorder):
         result = function(*args, **kwargs)
         outputs = tensors_in(result)
         if all(number is None for number in known) or name in CONSTANTS:
-            self._note_constants(tensors, outputs)
+            self._note_constants(name, args, tensors, outputs)
             return result
         if changed and not outputs:  # x[...] = y returns nothing
             outputs = tensors[:1]
@@ -133,8 +139,12 @@ class _TorchRecorder(Recorder):
         elif outputs:
             self._opaque(name, function, args, kwargs, tensors, outputs)
 
-    def _note_constants(self, tensors: tuple, outputs: tuple) -> None:
+    def _note_constants(self, name, args: tuple, tensors, outputs) -> None:
         names = {self.constants.get(id(tensor)) for tensor in tensors} - {None}
+        if name not in RESHAPES | PARTS | CONSTANTS:
+            numbers = [str(x) for x in args if isinstance(x, int | float)]
+            word = " ".join([MERGES.get(name, name.strip("_").lower()), *numbers])
+            names = {computed(word, weight) for weight in names}
         for output in outputs:
             if id(output) not in self.constants:
                 self.constants[id(output)] = names.pop() if len(names) == 1 else None
