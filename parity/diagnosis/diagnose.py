@@ -290,7 +290,7 @@ def _rounds_alike(explanation: Explanation) -> bool:
     if explanation.cause == "unexplained":
         k, t = explanation.keras_step, explanation.torch_step
         same = k is not None and t is not None and k.kind == t.kind
-        limit = ROUNDED.get(k.kind, ROUNDED["constants"]) if same else 0.0
+        limit = ROUNDED.get(k.kind, ROUNDED["step"]) if same else 0.0
         return same and explanation.before <= limit
     return False
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.frameworks import keras, tf, torch
 from parity import probe
-from parity.diagnosis.case import Case, untouched_state
+from parity.diagnosis.case import Case
 from parity.diagnosis.causes import fixes
 from parity.diagnosis.copying import parameter_pairs
 from parity.diagnosis.findings import Diagnosis, Finding
@@ -27,7 +27,7 @@ from parity.diagnosis.training.trainings import (
     diagnose_training,
     explain_frozen,
 )
-from parity.precision import keras_as, torch_as
+from parity.precision import keras_as, torch_as, untouched_state
 from parity.spec.errors import UsageError
 from parity.spec.tolerances import ROUNDED
 
@@ -297,6 +297,7 @@ def _breaks(graph: Graph, live: Gradients, seeds: dict[int, Tensor]) -> list[tup
             arrived = live[number] if live[number] is not None else zero[number]
             arrived = arrived.reshape(rule.shape)
             error = difference(arrived, rule) if rule.any() else 0.0
+            # Less than this TensorFlow leaves where it rounds the constants of a GELU.
             if error > ROUNDED["constants"]:
                 factor = float((arrived * rule).sum() / rule.square().sum())
                 found.append(((step.name, step.kind), error, round(factor, 9)))

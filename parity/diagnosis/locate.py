@@ -303,15 +303,10 @@ class Locator:
 
     def _closed(self, k: Step, t: Step, number: int, last: Step) -> bool:
         """Returns whether nothing else uses what lies between."""
-        ours = _inside(self.keras, k, self.keras.producers()[number])
-        theirs = _inside(self.torch, t, last)
-        return all(
-            _used_inside(graph, steps, end)
-            for graph, steps, end in (
-                (self.keras, ours, number),
-                (self.torch, theirs, last.output),
-            )
-        )
+        end = self.keras.producers()[number]
+        ours, theirs = _inside(self.keras, k, end), _inside(self.torch, t, last)
+        used = self.keras.used_outside(ours, end), self.torch.used_outside(theirs, last)
+        return not any(used)
 
     def _before(self, k, t, ours, theirs, wanted, inputs) -> None:
         """Notes what stands between a pair and the pairs before it."""
@@ -566,12 +561,3 @@ def _inside(graph: Graph, first: Step, last: Step) -> list[Step]:
             found.append(step)
             wanted.update(step.inputs)
     return found[::-1]
-
-
-def _used_inside(graph: Graph, steps: list[Step], end: int) -> bool:
-    """Returns whether the values of steps, but for one, are used by these alone."""
-    inner = {step.output for step in steps} - {end}
-    if inner & set(graph.outputs):
-        return False
-    others = [step for step in graph.steps if not any(step is x for x in steps)]
-    return not any(number in inner for step in others for number in step.inputs)

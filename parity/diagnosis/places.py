@@ -12,12 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.frameworks import keras, torch
-from parity.diagnosis.case import untouched_state
 from parity.diagnosis.recording import keras_graph, torch_graph
 from parity.diagnosis.recording.attention import split_name
 from parity.diagnosis.recording.graph import Graph, Step, Tensor
 from parity.diagnosis.recording.simplify import simplify
-from parity.precision import keras_as, torch_as
+from parity.precision import keras_as, torch_as, untouched_state
 
 # By a weight's name, which of its numbers each use of it holds, in execution order;
 # None where a use holds what was computed of them.

@@ -196,6 +196,10 @@ class Recorder:
         reference, number = self.numbers.get(id(array), (None, None))
         return number if reference and reference() is array else None
 
+    def numbers_of(self, inputs: list) -> list[int | None]:
+        """Returns the numbers of values, some of which are given by their arrays."""
+        return [x if isinstance(x, int) else self.number_of(x) for x in inputs]
+
     def to_tensor(self, array: object) -> Tensor:
         """Returns an array as a float64 tensor of its own."""
         return torch.from_numpy(np.array(array, dtype=np.float64))

@@ -258,10 +258,7 @@ class _KerasRecorder(Recorder):
             return
         for kind, inputs, parameters, made in read:
             made = before if made is None else made
-            inputs = [
-                x if isinstance(x, int) else self.number_of(x)
-                for x in (numbers if inputs is None else inputs)
-            ]
+            inputs = self.numbers_of(numbers if inputs is None else inputs)
             self.take(operation, path, True, layer, kind, inputs, parameters, made)
         if "before" in activation:
             number = self.number_of(before)

@@ -171,9 +171,7 @@ class _TorchRecorder(Recorder):
         if name == "multi_head_attention_forward":
             steps = read_multi_head(self, args, kwargs, outputs[0])
             for kind, inputs, parameters, array in steps or ():
-                inputs = [
-                    x if isinstance(x, int) else self.number_of(x) for x in inputs
-                ]
+                inputs = self.numbers_of(inputs)
                 array = outputs[0] if array is None else array
                 self._take(name, self.path[-1], True, kind, inputs, parameters, array)
             start = 1 if steps else 0  # the weights of attention may follow

@@ -323,7 +323,7 @@ def _written(
     """Returns a function that computes a side's steps, None where no code does."""
     if any(step.kind not in operations.KINDS for step in steps):
         return None
-    limit = min(ROUNDED["resize"], error / 10)
+    limit = min(ROUNDED["script"], error / 10)
     order = _order(steps, inputs, output, limit)
     if order is None:
         return None
